@@ -1,0 +1,182 @@
+"""Events: frozen values, one class for each thing that can happen.
+
+`Telemetry.emit` stamps them with the time; the name in a JSON line is the class name in snake case.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Stage = Literal["download", "decode", "collate"]
+"""What a consumer waited for."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """Base of all events."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EpochStarted(Event):
+    """An epoch begins, or goes on after a resume."""
+
+    epoch: int
+    num_spans: int
+    num_lanes: int
+    resumed_at: int
+    """Samples of the epoch that were consumed before this run."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EpochFinished(Event):
+    """All lanes have ended."""
+
+    epoch: int
+    num_samples: int
+    order_digest: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AddressResolved(Event):
+    """The Hub named the signed address of a file."""
+
+    path: str
+    wait_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RangeFinished(Event):
+    """A ranged read ended, whole or broken."""
+
+    path: str
+    first_byte: int
+    received_bytes: int
+    wait_s: float
+    """Seconds from the request to its last byte."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retried(Event):
+    """A request failed in passing and is made again."""
+
+    path: str
+    reason: str
+    attempt: int
+    wait_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpanFinished(Event):
+    """A lane has read a span to its end."""
+
+    lane: int
+    path: str
+    num_clips: int
+    num_unreferenced: int
+    """Members that no sample refers to."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClipArrived(Event):
+    """A clip is whole on disk."""
+
+    lane: int
+    subset: str
+    path: str
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClipDecoded(Event):
+    """A clip's frames are in memory."""
+
+    subset: str
+    path: str
+    num_frames: int
+    cpu_s: float
+    again: bool
+    """Whether this clip had been decoded before in this visit."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClipDeleted(Event):
+    """A clip's file is gone after its last use."""
+
+    subset: str
+    path: str
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClipQuarantined(Event):
+    """A clip cannot be used; its samples are passed over."""
+
+    subset: str
+    path: str
+    num_samples: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ArchiveSuspect(Event):
+    """An archive failed a check that only its end allows; what it delivered may be wrong."""
+
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stalled(Event):
+    """The consumer waited for data."""
+
+    stage: Stage
+    wait_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchReady(Event):
+    """The first batch of a run is complete."""
+
+    wait_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepFinished(Event):
+    """The trainer made an optimizer step."""
+
+    step: int
+    epoch: int
+    loss: float
+    learning_rate: float
+    num_samples: int
+    data_wait_s: float
+    """Seconds the step waited for its batches."""
+    train_s: float
+    """Seconds of forward, backward and update."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckpointSaved(Event):
+    """Weights and data state are durable."""
+
+    step: int
+    size_bytes: int
+    wait_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluated(Event):
+    """Multiple-choice questions were scored."""
+
+    step: int
+    accuracy: float
+    chance: float
+    num_questions: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Notice(Event):
+    """Something that a person should read."""
+
+    message: str

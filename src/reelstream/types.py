@@ -1,0 +1,175 @@
+"""The words that the layers share: values only, no behaviour that reads or writes."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+UInt8Array: TypeAlias = npt.NDArray[np.uint8]
+Int64Array: TypeAlias = npt.NDArray[np.int64]
+Float64Array: TypeAlias = npt.NDArray[np.float64]
+
+AnnotationKind = Literal["cap", "oe", "mc"]
+"""Captions, open-ended questions, multiple-choice questions."""
+
+VIDEO_PLACEHOLDER = "<video>"
+"""What stands in a conversation where the clip goes, whatever the published file wrote there."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RepositoryFile:
+    """One file of a repository at one commit."""
+
+    path: str
+    size_bytes: int
+    sha256: str | None
+    """Hex digest, where the Hub names one (LFS and Xet files)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Repository:
+    """A dataset repository pinned to one commit."""
+
+    repo_id: str
+    commit: str
+    files: tuple[RepositoryFile, ...]
+    """Sorted by path."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Archive:
+    """A published container of a subset's media."""
+
+    subset: str
+    file: RepositoryFile
+
+    @property
+    def path(self) -> str:
+        """Path in the repository."""
+        return self.file.path
+
+    @property
+    def size_bytes(self) -> int:
+        """Compressed size."""
+        return self.file.size_bytes
+
+
+class SpanKind(enum.StrEnum):
+    """How a span is bounded; see `Span`."""
+
+    ARCHIVE = "archive"
+    """A whole archive: needs nothing known, costs 1.000 times its bytes."""
+    CUT = "cut"
+    """Compressed bytes [first_byte, end_byte) of an archive, entered without an index."""
+    BLOCK = "block"
+    """Adjacent members whose places an index knows."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Span:
+    """A contiguous piece of an archive that can be read by itself."""
+
+    kind: SpanKind
+    archive: Archive
+    first_byte: int
+    """First compressed byte."""
+    end_byte: int
+    """One past the last compressed byte."""
+
+    @property
+    def size_bytes(self) -> int:
+        """Compressed bytes in the span."""
+        return self.end_byte - self.first_byte
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FrameSampling:
+    """Which frames of a clip are taken, and how large they are."""
+
+    fps: float = 1.0
+    """Frames per second of video, as long as that gives no more than `max_frames`."""
+    max_frames: int = 32
+    """The most frames of one clip; a longer one is sampled evenly."""
+    size: int = 384
+    """Longest side in pixels; the aspect ratio is kept, both sides are even."""
+
+    def __post_init__(self) -> None:
+        if self.fps <= 0:
+            raise ValueError(f"frames.fps must be above 0, not {self.fps}")
+        if self.max_frames < 1:
+            raise ValueError(f"frames.max_frames must be at least 1, not {self.max_frames}")
+        if self.size < 2:
+            raise ValueError(f"frames.size must be at least 2 pixels, not {self.size}")
+
+    @property
+    def largest_size_bytes(self) -> int:
+        """The most memory that one clip's frames can take."""
+        return self.max_frames * 3 * self.size * self.size
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DecodedClip:
+    """The sampled frames of one clip."""
+
+    frames: UInt8Array
+    """RGB, T x 3 x H x W."""
+    timestamps: Float64Array
+    """Seconds from the clip's first frame to each sampled one, T."""
+    frame_indices: Int64Array
+    """Index of each sampled frame among the clip's shown frames, in order of time, T."""
+    fps: float
+    """Frames per second of the video itself."""
+    duration: float
+    """Seconds."""
+    truncated: bool
+    """Whether the file ended well before the duration that its header names."""
+
+    @property
+    def size_bytes(self) -> int:
+        """Memory of the frames."""
+        return int(self.frames.nbytes)
+
+
+class Position(NamedTuple):
+    """A place in the schedule: the slot-th sample of a lane in an epoch."""
+
+    epoch: int
+    lane: int
+    slot: int
+
+
+Conversation: TypeAlias = list[dict[str, str]]
+"""LLaVA turns: `{"from": "human" | "gpt", "value": text}`."""
+
+Messages: TypeAlias = list[dict[str, Any]]
+"""OpenAI turns: `{"role": "user" | "assistant", "content": [{"type": "video"}, {"type": "text", "text": ...}]}`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Annotation:
+    """One training example's text, as the catalog keeps it."""
+
+    row: int
+    """Number of the sample in the catalog."""
+    id: str
+    """The publisher's id; not unique."""
+    clip: int
+    """Number of the clip in the catalog."""
+    kind: AnnotationKind
+    conversations: Conversation
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClipRecord:
+    """One clip as the catalog knows it."""
+
+    clip: int
+    """Number of the clip in the catalog."""
+    subset: str
+    path: str
+    """The member's path inside one of the subset's archives, normalised."""
+    num_samples: int
