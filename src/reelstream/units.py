@@ -31,7 +31,7 @@ _SECOND_FACTORS = {"ms": 1e-3, "s": 1.0, "": 1.0, "min": 60.0, "m": 60.0, "h": 3
 _NUMBER_WITH_UNIT = re.compile(r"^\s*([0-9]+(?:\.[0-9]+)?(?:[eE][0-9]+)?)\s*([A-Za-z]*)\s*$")
 
 
-def parse_bytes(text: int | float | str) -> int:
+def parse_bytes(text: float | str) -> int:
     """Return the number of bytes that `text` names: `"5GB"`, `"1.5 MiB"`, `"800"`, or a plain number.
 
     Raises:
@@ -50,7 +50,7 @@ def parse_bytes(text: int | float | str) -> int:
     return round(float(match.group(1)) * factor)
 
 
-def parse_rate(text: int | float | str) -> int:
+def parse_rate(text: float | str) -> int:
     """Return the bytes per second that `text` names: `"10MB/s"`, or a plain number."""
     if isinstance(text, str):
         amount, slash, per = text.partition("/")
@@ -63,7 +63,7 @@ def parse_rate(text: int | float | str) -> int:
     return parse_bytes(text)
 
 
-def parse_seconds(text: int | float | str) -> float:
+def parse_seconds(text: float | str) -> float:
     """Return the seconds that `text` names: `"50ms"`, `"10 min"`, `"11h"`, or a plain number."""
     if isinstance(text, bool):
         raise ValueError(_not_a("duration", text, "50ms"))

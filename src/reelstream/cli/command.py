@@ -1,0 +1,24 @@
+"""What a command is."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Protocol
+
+
+class Command(Protocol):
+    """One command: a module of this package with these names, listed in `main.COMMANDS`."""
+
+    NAME: str
+    HELP: str
+    """One line for `reelstream --help`."""
+
+    @staticmethod
+    def add_arguments(parser: argparse.ArgumentParser) -> None:
+        """Declare the command's own arguments."""
+        ...
+
+    @staticmethod
+    def run(arguments: argparse.Namespace) -> int:
+        """Do it; return the exit code. Errors of `reelstream.errors` may pass: `main` prints them."""
+        ...
