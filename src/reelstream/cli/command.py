@@ -7,11 +7,7 @@ from typing import Protocol
 
 
 class Command(Protocol):
-    """One command: a module of this package with these names, listed in `main.COMMANDS`."""
-
-    NAME: str
-    HELP: str
-    """One line for `reelstream --help`."""
+    """One command: a module of this package with these functions, listed in `main.COMMANDS`."""
 
     @staticmethod
     def add_arguments(parser: argparse.ArgumentParser) -> None:

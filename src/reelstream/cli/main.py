@@ -25,20 +25,16 @@ EXIT_INTERRUPTED = 130
 
 
 def _load(name: str) -> Command:
-    return cast(Command, importlib.import_module(f"reelstream.cli.{name.replace('-', '_')}"))
+    return cast("Command", importlib.import_module(f"reelstream.cli.{name.replace('-', '_')}"))
 
 
 def _parser(name: str | None) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="reelstream", description=reelstream.__doc__)
-    parser.add_argument(
-        "--version", action="version", version=f"reelstream {reelstream.__version__}"
-    )
+    parser.add_argument("--version", action="version", version=f"reelstream {reelstream.__version__}")
     parser.add_argument("--traceback", action="store_true", help="show where an error was raised")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for command, summary in COMMANDS.items():
-        subparser = commands.add_parser(
-            command, help=summary, description=summary[0].upper() + summary[1:] + "."
-        )
+        subparser = commands.add_parser(command, help=summary, description=summary[0].upper() + summary[1:] + ".")
         if command == name:
             _load(command).add_arguments(subparser)
     return parser

@@ -47,9 +47,7 @@ class JsonLinesSink:
         # Room for the last line itself.
         if self._size_bytes + size_bytes > self._limit_bytes - 200:
             self._full = True
-            line = json.dumps(
-                {"time": record["time"], "event": "log_full", "limit_bytes": self._limit_bytes}
-            )
+            line = json.dumps({"time": record["time"], "event": "log_full", "limit_bytes": self._limit_bytes})
             size_bytes = len(line) + 1
         self._file.write(line + "\n")
         self._file.flush()
