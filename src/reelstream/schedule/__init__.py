@@ -1,0 +1,25 @@
+"""Spans, lanes, windows and sample order of an epoch: pure functions of seed, epoch and sizes.
+
+Nothing here reads, writes, waits or knows the time; the planner and the download manager run the same functions.
+"""
+
+from reelstream.schedule.digest import OrderDigest, combine_digests
+from reelstream.schedule.limit import lane_quotas
+from reelstream.schedule.order import sample_order
+from reelstream.schedule.spans import archive_spans, deal_to_lanes, order_spans
+from reelstream.schedule.turns import next_turn
+from reelstream.schedule.windows import WindowFormer, WindowLimits, window_clips
+
+__all__ = [
+    "OrderDigest",
+    "WindowFormer",
+    "WindowLimits",
+    "archive_spans",
+    "combine_digests",
+    "deal_to_lanes",
+    "lane_quotas",
+    "next_turn",
+    "order_spans",
+    "sample_order",
+    "window_clips",
+]
