@@ -1,0 +1,7 @@
+"""The disk: a budget in bytes, a folder for each run, and the clips that live in it for a while."""
+
+from reelstream.cache.budget import Account, DiskBudget, allocated_bytes
+from reelstream.cache.clips import ClipCache, ClipFile, Lease
+from reelstream.cache.folder import RunFolder
+
+__all__ = ["Account", "ClipCache", "ClipFile", "DiskBudget", "Lease", "RunFolder", "allocated_bytes"]
