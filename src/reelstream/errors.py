@@ -10,6 +10,7 @@ ReelstreamError
 │   └── AccessDeniedError              401 or 403: gated, private, or a token that is not valid
 ├── AnnotationError (ValueError)       an annotation file that is not what the format says
 ├── ArchiveError (ValueError)          an archive that is damaged, cut short, or not an archive
+│   └── ArchiveChecksumError           all of it was read, and its checksum says it is not what was packed
 ├── DecodeError (ValueError)           a video that cannot be decoded
 ├── TooManyBadClipsError (RuntimeError) more clips quarantined than `max_bad_share` allows
 ├── DiskError (OSError)                the disk is full, read-only, or not ours to write to
@@ -76,6 +77,10 @@ class AnnotationError(ReelstreamError, ValueError):
 
 class ArchiveError(ReelstreamError, ValueError):
     """An archive is damaged, cut short, or not an archive."""
+
+
+class ArchiveChecksumError(ArchiveError):
+    """All of an archive was read, and its own checksum says that it is not what was packed."""
 
 
 class DecodeError(ReelstreamError, ValueError):

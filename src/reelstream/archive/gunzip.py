@@ -1,0 +1,121 @@
+"""Gzip, decompressed on the fly from chunks of any size, with bounded memory.
+
+Several gzip members in one file, and zero padding after one, are read as one stream (RFC 1952, section 2.2); the
+checksum and length at each member's end are checked by zlib.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator
+
+from reelstream.errors import ArchiveChecksumError, ArchiveError
+
+# The most output of one step: bounds the memory that a decompression bomb can take.
+_PIECE_BYTES = 1 << 18
+_GZIP_FORMAT = 16 + zlib.MAX_WBITS
+
+
+class GunzipReader:
+    """The decompressed bytes of a gzip file, from front to back.
+
+    Args:
+        chunks: The compressed bytes. Whatever iterating raises passes through.
+        path: Names the archive in errors.
+
+    Raises (from each method that reads):
+        ArchiveError: Where the bytes are no gzip, or end too early.
+        ArchiveChecksumError: At a gzip member's end, where its checksum or length is not that of its bytes.
+    """
+
+    def __init__(self, chunks: Iterator[bytes], path: str) -> None:
+        self._chunks = chunks
+        self._path = path
+        self._decompressor: zlib._Decompress | None = None  # None between gzip members
+        self._compressed = b""
+        self._maybe_pending = False
+        self._piece = memoryview(b"")
+        self._members = 0
+        self.position = 0
+        """Decompressed bytes handed out so far."""
+        self.compressed_position = 0
+        """Compressed bytes taken from the chunks so far."""
+
+    def read_some(self, most_bytes: int) -> memoryview:
+        """Return at least one and at most `most_bytes` bytes, without a copy; none at the end of the file."""
+        while not self._piece:
+            if not self._advance():
+                return memoryview(b"")
+        some, self._piece = self._piece[:most_bytes], self._piece[most_bytes:]
+        self.position += len(some)
+        return some
+
+    def read(self, size_bytes: int) -> bytes:
+        """Return exactly `size_bytes` bytes, fewer only at the end of the file."""
+        pieces = []
+        while size_bytes and (some := self.read_some(size_bytes)):
+            pieces.append(some)
+            size_bytes -= len(some)
+        return b"".join(pieces)
+
+    def skip(self, size_bytes: int) -> int:
+        """Pass over `size_bytes` bytes, fewer only at the end of the file; return how many."""
+        left = size_bytes
+        while left and (some := self.read_some(left)):
+            left -= len(some)
+        return size_bytes - left
+
+    def drain(self) -> int:
+        """Read to the end, so that the last checksum is checked; return the bytes passed over."""
+        start = self.position
+        while self.read_some(_PIECE_BYTES):
+            pass
+        return self.position - start
+
+    def _advance(self) -> bool:
+        """Decompress one piece; return False at a clean end of the file."""
+        if not self._compressed and not self._maybe_pending:
+            self._compressed = next(self._chunks, b"")
+            self.compressed_position += len(self._compressed)
+            if not self._compressed:
+                return self._end_of_input()
+        if self._decompressor is None:
+            # Padding between members; an empty rest fetches the next chunk.
+            self._compressed = self._compressed.lstrip(b"\0") if self._members else self._compressed
+            if not self._compressed:
+                return True
+            self._decompressor = zlib.decompressobj(_GZIP_FORMAT)
+        try:
+            piece = self._decompressor.decompress(self._compressed, _PIECE_BYTES)
+        except zlib.error as error:
+            raise self._translated(error) from error
+        self._compressed = self._decompressor.unconsumed_tail
+        # Output may be waiting inside although all input is consumed.
+        self._maybe_pending = len(piece) == _PIECE_BYTES
+        if self._decompressor.eof:
+            self._compressed = self._decompressor.unused_data
+            self._decompressor = None
+            self._maybe_pending = False
+            self._members += 1
+        self._piece = memoryview(piece)
+        return True
+
+    def _end_of_input(self) -> bool:
+        if self._decompressor is None and self._members:
+            return False
+        raise ArchiveError(
+            f"{self._path} is cut short: it ends after {self.compressed_position:,} bytes, inside a gzip stream",
+            "the published file itself is incomplete; tell its publisher",
+        )
+
+    def _translated(self, error: zlib.error) -> ArchiveError:
+        message = str(error)
+        where = f"{self._path}, before compressed byte {self.compressed_position:,}"
+        if "incorrect data check" in message or "incorrect length check" in message:
+            return ArchiveChecksumError(
+                f"{where}: the gzip checksum does not match the bytes that were read",
+                "bytes were damaged on the way or in the published file; what came from it may be wrong",
+            )
+        if self.position == 0 and self._members == 0:
+            return ArchiveError(f"{self._path} is not a gzip file ({message})", "check what was published there")
+        return ArchiveError(f"{where}: the gzip data are damaged ({message})", "tell the archive's publisher")

@@ -1,0 +1,136 @@
+"""Tar members, one after the other, as their bytes arrive.
+
+Headers (ustar, GNU long names, pax) are read by the standard library's `tarfile` over a forward-only view; what it
+would pass over in silence, a header that is no header, is an error here.
+"""
+
+from __future__ import annotations
+
+import tarfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+from reelstream.archive.gunzip import GunzipReader
+from reelstream.errors import ArchiveChecksumError, ArchiveError
+
+# Headers, and the long names and pax records that `tarfile` reads whole, are far smaller; a larger one is an attack.
+_LARGEST_HEADER_BYTES = 1 << 20
+_CHUNK_BYTES = 1 << 18
+
+
+@dataclass(slots=True, kw_only=True)
+class Member:
+    """One member of an archive, whose bytes can be read once, until the next member is asked for."""
+
+    name: str
+    """As packed; bytes that are not UTF-8 are replaced."""
+    size_bytes: int
+    problem: str | None
+    """Why its bytes cannot be had (a link, a device, a sparse file); None for a regular file."""
+    _reader: GunzipReader = field(repr=False)
+    _left_bytes: int = field(repr=False)
+
+    def chunks(self) -> Iterator[memoryview]:
+        """Yield the member's bytes, at most 256 KiB at a time.
+
+        Raises:
+            ArchiveError: Where the archive ends before the member does.
+        """
+        while self._left_bytes:
+            some = self._reader.read_some(min(self._left_bytes, _CHUNK_BYTES))
+            if not some:
+                raise ArchiveError(
+                    f"the archive ends inside its member {self.name}, {self._left_bytes:,} bytes early",
+                    "the published archive itself is incomplete; tell its publisher",
+                )
+            self._left_bytes -= len(some)
+            yield some
+
+
+class _ForwardView:
+    """What `tarfile` needs of a file, over bytes that come only once."""
+
+    def __init__(self, reader: GunzipReader) -> None:
+        self._reader = reader
+        self.last_block = b""
+
+    def tell(self) -> int:
+        return self._reader.position
+
+    def seek(self, position: int) -> None:
+        assert position >= self._reader.position, "tarfile went back"
+        self._reader.skip(position - self._reader.position)
+
+    def read(self, size_bytes: int) -> bytes:
+        if size_bytes > _LARGEST_HEADER_BYTES:
+            raise tarfile.ReadError(f"a header record claims {size_bytes:,} bytes")
+        self.last_block = self._reader.read(size_bytes)
+        return self.last_block
+
+
+def read_members(reader: GunzipReader, path: str) -> Iterator[Member]:
+    """Yield the members of a tar in the order they lie, folders and metadata apart; then read on to the gzip's end.
+
+    A member that is not read, or not to its end, is passed over.
+
+    Args:
+        reader: The archive's decompressed bytes, at its beginning.
+        path: Names the archive in errors.
+
+    Raises:
+        ArchiveError: Where the tar is damaged or cut short. It is raised after the rest was read for its checksum.
+        ArchiveChecksumError: At the end, where the archive was read whole and its checksum does not match.
+    """
+    view = _ForwardView(reader)
+    damage: str | None = None
+    try:
+        # `tarfile` asks for more of its file than it uses.
+        with tarfile.open(fileobj=cast("Any", view), mode="r:", encoding="utf-8", errors="surrogateescape") as tar:
+            while (info := tar.next()) is not None:
+                # The list of all members is not needed, and grows.
+                tar.members = []  # type: ignore[attr-defined]
+                if not info.isdir():
+                    yield _member(info, reader)
+        if view.last_block.strip(b"\0"):
+            damage = "no header where one must be"
+    except tarfile.TarError as error:
+        damage = str(error)
+    if damage is None:
+        reader.drain()
+        return
+    listed_bytes = reader.position
+    try:
+        reader.drain()
+    except ArchiveChecksumError as error:
+        damage += "; the gzip checksum does not match either"
+        raise _damaged(path, listed_bytes, reader, damage) from error
+    raise _damaged(path, listed_bytes, reader, damage)
+
+
+def _damaged(path: str, listed_bytes: int, reader: GunzipReader, damage: str) -> ArchiveError:
+    return ArchiveError(
+        f"{path}: the tar is damaged at byte {listed_bytes:,} of its content ({damage}); "
+        f"{reader.position - listed_bytes:,} bytes after it could not be listed",
+        "tell the archive's publisher",
+    )
+
+
+def _member(info: tarfile.TarInfo, reader: GunzipReader) -> Member:
+    problem = None
+    if info.islnk():
+        problem = f"a hard link to {_printable(info.linkname)}"
+    elif info.issym():
+        problem = f"a symbolic link to {_printable(info.linkname)}"
+    elif info.issparse():
+        problem = "a sparse file"
+    elif not info.isreg():
+        problem = "not a regular file"
+    size_bytes = info.size if problem is None else 0
+    return Member(
+        name=_printable(info.name), size_bytes=size_bytes, problem=problem, _reader=reader, _left_bytes=size_bytes
+    )
+
+
+def _printable(name: str) -> str:
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
