@@ -18,6 +18,21 @@ class Event:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RunStarted(Event):
+    """A run begins, or goes on after a resume; the first event of its process: wall time counts from here."""
+
+    resumed_at_step: int | None = None
+    """The checkpoint it goes on from; None where it begins."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunFinished(Event):
+    """The run's last event: it has reached its end, or was called off in good order."""
+
+    interrupted: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EpochStarted(Event):
     """An epoch begins, or goes on after a resume."""
 
@@ -26,6 +41,8 @@ class EpochStarted(Event):
     num_lanes: int
     resumed_at: int
     """Samples of the epoch that were consumed before this run."""
+    needed_bytes: int = 0
+    """Compressed bytes that the epoch must fetch, from its first sample to its last: the spans that are not at hand."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +52,31 @@ class EpochFinished(Event):
     epoch: int
     num_samples: int
     order_digest: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EpochBooked(Event):
+    """The samples of an epoch, each counted once and with its reason; when it ends, or the run ends inside it.
+
+    A later booking of the same epoch replaces an earlier one. The books balance when `num_catalog` is the sum of
+    delivered, quarantined, without media, and all that was left out.
+    """
+
+    epoch: int
+    num_catalog: int
+    """Samples of the chosen subsets and annotations."""
+    num_delivered: int
+    """Different samples that finished steps consumed since the epoch began, those before a resume included."""
+    num_repeated: int
+    """Samples that were delivered once more; not part of the balance."""
+    num_quarantined: int
+    """Samples of quarantined clips that were passed over."""
+    num_without_media: int
+    """Samples whose clip no archive holds."""
+    left_out: dict[str, int]
+    """Samples by reason: `limit`, `tail`, `held_out`, `not_seen` (the run ended first)."""
+    order_digest: str
+    """What was consumed in which order, so far."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
