@@ -8,6 +8,7 @@ import contextlib
 import datetime as dt
 import email.utils
 import json
+import math
 import threading
 import urllib.parse
 from collections.abc import Callable
@@ -50,7 +51,7 @@ def lifetime_s(url: str, *, wall_s: float) -> float:
     """
     query = {name.lower(): value for name, value in urllib.parse.parse_qsl(urllib.parse.urlsplit(url).query)}
     expires_s = _amazon_expiry(query) or _plain_expiry(query) or _policy_expiry(query) or _web_token_expiry(query)
-    if expires_s is None or expires_s <= wall_s:
+    if expires_s is None or not wall_s < expires_s < math.inf:
         return _USUAL_LIFETIME_S
     return expires_s - wall_s
 

@@ -81,6 +81,7 @@ class FakeHub:
     requests: list[httpx2.Request] = field(default_factory=list)
     revoked: set[int] = field(default_factory=set)
     num_signed: int = 0
+    served_bytes: int = 0
     path: str = "media/a b.tar.gz"
 
     @property
@@ -126,6 +127,7 @@ class FakeHub:
         assert match is not None
         first, last = int(match[1]), int(match[2])
         body = self.content[first : last + 1]
+        self.served_bytes += len(body[:sent])
         headers = {"content-range": f"bytes {first}-{last}/{len(self.content)}", "content-length": str(len(body))}
         return httpx2.Response(206, headers=headers, stream=BrokenStream([body[:sent]] if body[:sent] else [], error))
 
