@@ -63,18 +63,19 @@ class Group:
     """The pts of the wanted frames, ascending, at least one."""
 
 
-def timeline_end(first: int, last: int, *, last_end: int, num_frames: int) -> int:
+def timeline_end(shown: Int64Array, *, last_end: int | None, usual_frame: int) -> int:
     """Return when the last frame leaves the screen: as its packet says, else after the mean time of a frame.
 
     Args:
-        first: The pts of the first frame.
-        last: The pts of the last frame.
-        last_end: The latest pts + duration that any packet names; `last` where none does.
-        num_frames: Number of shown frames.
+        shown: The pts of the shown frames, ascending.
+        last_end: The latest pts + duration that any packet names, where one does.
+        usual_frame: The time of a frame by the stream's rate, for a clip of one frame.
     """
-    if last_end > last:
+    first, last = int(shown[0]), int(shown[-1])
+    if last_end is not None and last_end > last:
         return last_end
-    return last + max(1, (last - first) // max(1, num_frames - 1))
+    mean_frame = (last - first) // (len(shown) - 1) if len(shown) > 1 else usual_frame
+    return last + max(1, mean_frame)
 
 
 def wanted_times(timeline: Timeline, sampling: FrameSampling) -> list[Fraction]:

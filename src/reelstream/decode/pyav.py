@@ -48,6 +48,9 @@ if int(av.__version__.split(".")[0]) < 19:
     # Without it a tag that is not UTF-8 raises; later versions have dropped the argument and the error.
     _OPEN_OPTIONS["metadata_errors"] = "ignore"
 
+# They store no times of showing; FFmpeg fills them in, in the order of decoding: wrong where frames refer ahead.
+_CONTAINERS_WITHOUT_TIMES = {"avi"}
+
 # Their packets may hold frames that are never shown, which only the decoder knows.
 _CODECS_WITH_HIDDEN_PACKETS = {"vp8"}
 
@@ -150,13 +153,11 @@ def _decode_linearly(source: Path | bytes, sampling: FrameSampling) -> DecodedCl
 
     Twice, since what is wanted depends on the last frame's time, and memory does not hold all frames.
     """
-    with _opened(source) as (_, stream):
-        rate = stream.average_rate or stream.guessed_rate or _USUAL_RATE
     with _opened(source) as (container, stream):
         times = [frame.pts for frame in _all_frames(container, stream)]
         if not times:
             raise DecodeError("no frame of its video stream can be decoded")
-        timeline = _timeline_of_decoded(times, stream, rate)
+        timeline = _timeline_of_decoded(times, stream)
         truncated = _ends_early(container, stream, timeline)
     indices = choose_frames(timeline, sampling)
     with _opened(source) as (container, stream):
@@ -189,6 +190,8 @@ def _readable(packets: Iterable[VideoPacket]) -> Iterator[VideoPacket]:
 
 def _scan(container: InputContainer, stream: VideoStream) -> Timeline | None:
     """Return when each frame is shown, from the packets alone; None where they do not say it of each."""
+    if container.format.name in _CONTAINERS_WITHOUT_TIMES or stream.codec_context.name in _CODECS_WITH_HIDDEN_PACKETS:
+        return None
     times, keyframes, last_end = array("q"), [], None
     for packet in _readable(container.demux(stream)):
         if not packet.size or packet.is_corrupt:
@@ -204,29 +207,32 @@ def _scan(container: InputContainer, stream: VideoStream) -> Timeline | None:
     if not times:
         raise DecodeError("no decodable packets in its video stream: cut short before its first frame")
     shown = np.unique(np.frombuffer(times, dtype=np.int64))
-    hides_frames = stream.codec_context.name in _CODECS_WITH_HIDDEN_PACKETS
-    if hides_frames or len(shown) < len(times) or not keyframes or stream.time_base is None:
+    if len(shown) < len(times) or not keyframes or stream.time_base is None:
         return None
-    first, last = int(shown[0]), int(shown[-1])
     return Timeline(
         shown=shown,
-        end=timeline_end(first, last, last_end=last_end or last, num_frames=len(shown)),
+        end=timeline_end(shown, last_end=last_end, usual_frame=_usual_frame(stream, stream.time_base)),
         time_base=stream.time_base,
         keyframes=tuple(Keyframe(pts=pts, dts=dts) for pts, dts in sorted(keyframes)),
     )
 
 
-def _timeline_of_decoded(times: Sequence[int | None], stream: VideoStream, rate: Fraction) -> Timeline:
-    """Return the timeline of frames as they came out of the decoder; evenly by `rate` where their times are no use."""
+def _timeline_of_decoded(times: Sequence[int | None], stream: VideoStream) -> Timeline:
+    """Return the timeline of frames as decoded; evenly by the stream's rate where their times are no use."""
     known = np.array([pts for pts in times if pts is not None], dtype=np.int64)
     if len(known) == len(times) and bool(np.all(np.diff(known) > 0)) and stream.time_base is not None:
-        first, last = int(known[0]), int(known[-1])
-        # One frame has no mean time to the next.
-        one_frame = max(1, round(1 / (rate * stream.time_base)))
-        last_end = last + one_frame if len(known) == 1 else last
-        end = timeline_end(first, last, last_end=last_end, num_frames=len(known))
+        end = timeline_end(known, last_end=None, usual_frame=_usual_frame(stream, stream.time_base))
         return Timeline(shown=known, end=end, time_base=stream.time_base)
-    return Timeline(shown=np.arange(len(times), dtype=np.int64), end=len(times), time_base=1 / rate)
+    return Timeline(shown=np.arange(len(times), dtype=np.int64), end=len(times), time_base=1 / _rate(stream))
+
+
+def _rate(stream: VideoStream) -> Fraction:
+    """Return the frames per second that the stream names: FFmpeg's best guess, since headers hold odd ones."""
+    return stream.guessed_rate or stream.average_rate or _USUAL_RATE
+
+
+def _usual_frame(stream: VideoStream, time_base: Fraction) -> int:
+    return max(1, round(1 / (_rate(stream) * time_base)))
 
 
 def _packets_from(

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -26,7 +26,6 @@ from reelstream.telemetry.events import (
     ArchiveSuspect,
     ClipArrived,
     ClipDecoded,
-    ClipDeleted,
     ClipQuarantined,
     EpochStarted,
     Evaluated,
@@ -75,13 +74,10 @@ class Figures:
     stall_s: float = 0.0
     train_s: float = 0.0
     num_arrived: int = 0
-    num_resident: int = 0
-    """Clips that arrived and are not deleted yet."""
     num_decoded: int = 0
     num_decoded_again: int = 0
     num_quarantined: int = 0
     num_retries: int = 0
-    accuracy: float | None = None
 
     @property
     def stall_share(self) -> float:
@@ -92,38 +88,31 @@ class Figures:
 
 def advance(figures: Figures, event: Event) -> Figures:
     """Return the figures after `event`."""
+    changes: dict[str, Any] = {}
     match event:
         case EpochStarted():
-            return replace(figures, epoch=event.epoch)
+            changes = {"epoch": event.epoch}
         case StepFinished():
-            return replace(
-                figures,
-                epoch=event.epoch,
-                step=event.step,
-                loss=event.loss,
-                step_s=event.train_s,
-                stall_s=figures.stall_s + event.data_wait_s,
-                train_s=figures.train_s + event.train_s,
-            )
+            changes = {
+                "epoch": event.epoch,
+                "step": event.step,
+                "loss": event.loss,
+                "step_s": event.train_s,
+                "stall_s": figures.stall_s + event.data_wait_s,
+                "train_s": figures.train_s + event.train_s,
+            }
         case ClipArrived():
-            return replace(figures, num_arrived=figures.num_arrived + 1, num_resident=figures.num_resident + 1)
-        case ClipDeleted():
-            # Clips that an earlier run left are deleted without having arrived in this one.
-            return replace(figures, num_resident=max(0, figures.num_resident - 1))
+            changes = {"num_arrived": figures.num_arrived + 1}
         case ClipDecoded():
-            return replace(
-                figures,
-                num_decoded=figures.num_decoded + 1,
-                num_decoded_again=figures.num_decoded_again + event.again,
-            )
+            again = figures.num_decoded_again + event.again
+            changes = {"num_decoded": figures.num_decoded + 1, "num_decoded_again": again}
         case ClipQuarantined():
-            return replace(figures, num_quarantined=figures.num_quarantined + 1)
+            changes = {"num_quarantined": figures.num_quarantined + 1}
         case Retried():
-            return replace(figures, num_retries=figures.num_retries + 1)
-        case Evaluated():
-            return replace(figures, accuracy=event.accuracy)
+            changes = {"num_retries": figures.num_retries + 1}
         case _:
             return figures
+    return replace(figures, **changes)
 
 
 def note_of(event: Event) -> str | None:
@@ -217,10 +206,10 @@ class LiveView:
     """Shows the run until its block ends; a sink, so add it to the telemetry that it shall show.
 
     On a terminal a panel is drawn anew twice a second; elsewhere a plain line is written every five seconds. Notices,
-    quarantined clips and suspect archives are written as lines of their own, up to twenty clips.
+    quarantined clips and suspect archives are written as lines of their own, the first twenty clips that is.
 
     Args:
-        snapshot: Reads the gauges; called from the view's thread.
+        snapshot: Reads the gauges; called from the view's thread, and once more when the block ends.
         console: Where to show; stderr by default.
         clock: Tells when the next refresh is due.
         interval_s: Seconds between refreshes; by the kind of console by default.
@@ -248,7 +237,7 @@ class LiveView:
         self._thread = threading.Thread(target=self._run, name="reelstream-live-view", daemon=True)
         self._stack = ExitStack()
 
-    def receive(self, wall_s: float, event: Event) -> None:
+    def receive(self, wall_s: float, event: Event) -> None:  # noqa: ARG002 - the protocol's
         """Take one event; it is shown at the next refresh."""
         self._figures = advance(self._figures, event)
         note = note_of(event)
@@ -264,10 +253,8 @@ class LiveView:
 
     def __enter__(self) -> Self:
         if self._console.is_terminal:
-            # Our thread draws, at our clock; and what the program prints on stdout is not ours to turn round.
-            self._live = Live(
-                console=self._console, auto_refresh=False, redirect_stdout=False, redirect_stderr=False, transient=True
-            )
+            # Our thread draws, at our clock. What others say on stderr goes above the panel; stdout is not ours.
+            self._live = Live(console=self._console, auto_refresh=False, redirect_stdout=False, transient=True)
             self._stack.enter_context(self._live)
         self._thread.start()
         return self
