@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import gzip
-import io
 import shutil
 import subprocess
 import tarfile
@@ -20,31 +19,48 @@ _LEVEL = 6  # what `tar czf` uses
 
 
 class ArchiveWriter:
-    """Adds members to one archive; made by `open_archive`."""
+    """Adds members to one archive; made by `open_archive`.
 
-    def __init__(self, tar: tarfile.TarFile, prefix: str) -> None:
-        self._tar = tar
+    Headers are `tarfile`'s, the stream is ours: `tarfile`'s own writes end marks into a broken pipe when it is dropped.
+    """
+
+    def __init__(self, stream: IO[bytes], prefix: str) -> None:
+        self._stream = stream
         self._prefix = prefix
         self._folders: set[str] = set()
+        self._size_bytes = 0
 
     def add(self, path: str, content: bytes) -> None:
         """Append a file; folders above it that the archive has not named yet come first, as GNU tar lists them."""
         for folder in reversed(PurePosixPath(path).parents[:-1]):
             if str(folder) not in self._folders:
                 self._folders.add(str(folder))
-                entry = self._entry(str(folder), mode=0o755)
-                entry.type = tarfile.DIRTYPE
-                self._tar.addfile(entry)
-        entry = self._entry(path, mode=0o644)
-        entry.size = len(content)
-        self._tar.addfile(entry, io.BytesIO(content))
+                # Its slash is what tarfile adds to a folder's name by itself.
+                self._write(self._header(str(folder), kind=tarfile.DIRTYPE, mode=0o755, size_bytes=0))
+        self._write(self._header(path, kind=tarfile.REGTYPE, mode=0o644, size_bytes=len(content)))
+        self._write(content)
+        self._fill_up(tarfile.BLOCKSIZE)
 
-    def _entry(self, path: str, *, mode: int) -> tarfile.TarInfo:
+    def finish(self) -> None:
+        """Append the end: two empty blocks, filled up to a whole record."""
+        self._write(bytes(2 * tarfile.BLOCKSIZE))
+        self._fill_up(tarfile.RECORDSIZE)
+
+    def _header(self, path: str, *, kind: bytes, mode: int, size_bytes: int) -> bytes:
         entry = tarfile.TarInfo(self._prefix + path)
-        entry.mtime = _MODIFIED_S
+        entry.type = kind
         entry.mode = mode
+        entry.size = size_bytes
+        entry.mtime = _MODIFIED_S
         entry.uid = entry.gid = 1000
-        return entry
+        return entry.tobuf(tarfile.GNU_FORMAT, "utf-8", "surrogateescape")
+
+    def _write(self, content: bytes) -> None:
+        self._stream.write(content)
+        self._size_bytes += len(content)
+
+    def _fill_up(self, unit_bytes: int) -> None:
+        self._write(bytes(-self._size_bytes % unit_bytes))
 
 
 @contextlib.contextmanager
@@ -60,11 +76,9 @@ def open_archive(path: Path, *, prefix: str = "") -> Iterator[ArchiveWriter]:
     """
     try:
         with _compressed(path) as stream:
-            tar = tarfile.open(  # noqa: SIM115 - closed only where the block succeeds: a broken pipe takes no end marks
-                mode="w|", fileobj=stream, format=tarfile.GNU_FORMAT, encoding="utf-8"
-            )
-            yield ArchiveWriter(tar, prefix)
-            tar.close()
+            writer = ArchiveWriter(stream, prefix)
+            yield writer
+            writer.finish()
     except OSError as error:
         if isinstance(error, DiskError):
             raise

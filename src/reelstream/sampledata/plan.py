@@ -28,9 +28,9 @@ HELDOUT_SUBSET = "0_30_s_heldout_v0_1"
 # What recorders give, most of them twelve: a rate that is no whole number shows who rounds timestamps.
 _FRAME_RATES = (Fraction(12), Fraction(12), Fraction(12), Fraction(12000, 1001), Fraction(10), Fraction(15))
 _KEYFRAME_INTERVALS = (36, 96, 250)
-# A file is this much larger than its streams' bit rate says (measured at 60 to 450 kB): overshoot, and its index.
-_OVERSHOOT = 1.035
-_INDEX_BPS = 2_000
+# The encoder's rate control overshoots at the start, as if a clip were this much longer; measured with clips of 20 to
+# 450 kB and 1 to 30 s, their files' indexes included.
+_OVERSHOOT_S = 0.45
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,7 +126,7 @@ def _specs(options: SampleOptions) -> Iterator[ClipSpec]:
     shortest_s, longest_s = options.min_duration_s, options.max_duration_s
     durations_s = [chance.triangular(shortest_s, longest_s, shortest_s) for _ in range(num_clips + 1)]
     mean_duration_s = sum(durations_s) / len(durations_s)
-    bit_rate_bps = options.clip_bytes * 8 / mean_duration_s / _OVERSHOOT - _INDEX_BPS
+    bit_rate_bps = options.clip_bytes * 8 / (mean_duration_s + _OVERSHOOT_S)
     for duration_s in durations_s:
         fps = next(rates)
         width, height = next(sizes)
