@@ -1,0 +1,153 @@
+"""Models: a tiny random one, or a published one by name; either with its family's preprocessing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from reelstream.train.device import seed_everything
+from reelstream.train.extra import quiet_transformers, require_train_extra
+from reelstream.train.families import Family
+from reelstream.train.families import qwen3_vl, smolvlm2
+from reelstream.train.hub_files import FileSource, translated_errors
+from reelstream.train.options import FamilyName, ModelOptions
+from reelstream.train.tiny import tiny_config, tiny_settings
+from reelstream.train.tokenizer import build_tokenizer, tokenizer_bytes
+
+MODEL_TYPES: dict[FamilyName, str] = {"qwen3_vl": "qwen3_vl", "smolvlm2": "smolvlm"}
+"""What `config.json` calls each family."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadedModel:
+    """A model, and all that it takes to use it elsewhere."""
+
+    model: Any
+    """A conditional generation model of transformers, float32, on the CPU, in training mode."""
+    family: Family
+    small_files: Mapping[str, bytes]
+    """Configuration, tokenizer and preprocessing by file name: with the weights beside them, a folder that
+    `from_pretrained` reads."""
+
+    @property
+    def num_parameters(self) -> int:
+        """Parameters, tied ones counted once."""
+        return sum(parameter.numel() for parameter in self.model.parameters())
+
+
+def load_model(options: ModelOptions, *, texts: Iterable[str], seed: int) -> LoadedModel:
+    """Return the model that the options name.
+
+    Args:
+        options: Which.
+        texts: What the tiny model's tokenizer is built from; not read for a published model.
+        seed: Of the tiny model's weights.
+
+    Raises:
+        ConfigError: Where the repository holds another family.
+        HubError: Where a published model cannot be had; the subclass says why.
+        MissingExtraError: Where transformers is not installed.
+    """
+    require_train_extra()
+    if options.name is None:
+        return _tiny_model(options, texts, seed)
+    with FileSource(options.name, options.revision) as source:
+        return _published_model(source, options, with_weights=True)
+
+
+def load_saved_model(folder: Path, options: ModelOptions) -> LoadedModel:
+    """Return the model that a checkpoint's `small_files` describe; its weights are yet to be read.
+
+    Raises:
+        ConfigError: Where the folder holds another family than the options name.
+    """
+    require_train_extra()
+    with FileSource(str(folder), None) as source:
+        return _published_model(source, options, with_weights=False)
+
+
+def _tiny_model(options: ModelOptions, texts: Iterable[str], seed: int) -> LoadedModel:
+    module = qwen3_vl if options.family == "qwen3_vl" else smolvlm2
+    family_class: Any = qwen3_vl.Qwen3VLFamily if options.family == "qwen3_vl" else smolvlm2.SmolVLM2Family
+    tokenizer = build_tokenizer(
+        texts,
+        vocabulary_size=options.tiny.vocabulary_size,
+        special_tokens=family_class.special_tokens,
+        pad_token=module.PAD_TOKEN,
+        end_token=module.END_TOKEN,
+    )
+    with quiet_transformers():
+        config = tiny_config(options, tokenizer)
+        seed_everything(seed)
+        model = _from_config(config)
+    family = family_class(tokenizer, tiny_settings(options))
+    return LoadedModel(model=model, family=family, small_files=_small_files_of_tiny(config, family))
+
+
+def _from_config(config: Any) -> Any:
+    from transformers import AutoModelForImageTextToText  # noqa: PLC0415 - an optional dependency
+
+    return AutoModelForImageTextToText.from_config(config, dtype=torch.float32).train()
+
+
+def _small_files_of_tiny(config: Any, family: Family) -> dict[str, bytes]:
+    tokenizer = family.tokenizer
+    tokenizer_config = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "pad_token": tokenizer.pad_token,
+        "eos_token": tokenizer.eos_token,
+        "clean_up_tokenization_spaces": False,
+    }
+    processor = family.processor_settings()
+    return {
+        "config.json": config.to_json_string(use_diff=False).encode(),
+        "tokenizer.json": tokenizer_bytes(tokenizer),
+        "tokenizer_config.json": _json(tokenizer_config),
+        "video_preprocessor_config.json": _json(family.settings()),
+        **({"processor_config.json": _json(processor)} if processor else {}),
+    }
+
+
+def _json(value: Mapping[str, Any]) -> bytes:
+    return (json.dumps(value, indent=2, sort_keys=True) + "\n").encode()
+
+
+def _published_model(source: FileSource, options: ModelOptions, *, with_weights: bool) -> LoadedModel:
+    from transformers import AutoConfig, AutoModelForImageTextToText, AutoTokenizer  # noqa: PLC0415 - optional
+
+    config_json = source.require_json("config.json")
+    source.refuse_unless(
+        config_json.get("model_type") == MODEL_TYPES[options.family],
+        f"holds a model of the type {config_json.get('model_type')!r}, and model.family is {options.family}",
+    )
+    small_files = source.read_small_files()
+    with quiet_transformers(), translated_errors(source):
+        tokenizer = AutoTokenizer.from_pretrained(source.name, revision=source.revision)
+        if with_weights:
+            model = AutoModelForImageTextToText.from_pretrained(
+                source.name, revision=source.revision, dtype=torch.float32
+            ).train()
+        else:
+            model = _from_config(AutoConfig.from_pretrained(source.name, revision=source.revision))
+    return LoadedModel(model=model, family=_family_of(source, options, tokenizer), small_files=small_files)
+
+
+def _family_of(source: FileSource, options: ModelOptions, tokenizer: Any) -> Family:
+    processor = source.json("processor_config.json") or {}
+    # In the order in which transformers looks.
+    video = (
+        processor.get("video_processor")
+        or source.json("video_preprocessor_config.json")
+        or source.json("preprocessor_config.json")
+    )
+    source.refuse_unless(video is not None, "has no configuration of a video processor")
+    assert video is not None
+    if options.family == "qwen3_vl":
+        settings = qwen3_vl.Qwen3VLSettings.from_json(video)
+        return qwen3_vl.Qwen3VLFamily(tokenizer, settings.with_pixels(options.min_pixels, options.max_pixels))
+    return smolvlm2.SmolVLM2Family(tokenizer, smolvlm2.SmolVLM2Settings.from_json(video, processor))
