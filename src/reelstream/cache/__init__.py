@@ -3,5 +3,6 @@
 from reelstream.cache.budget import Account, DiskBudget, allocated_bytes
 from reelstream.cache.clips import ClipCache, ClipFile, Lease
 from reelstream.cache.folder import RunFolder
+from reelstream.cache.room import Room
 
-__all__ = ["Account", "ClipCache", "ClipFile", "DiskBudget", "Lease", "RunFolder", "allocated_bytes"]
+__all__ = ["Account", "ClipCache", "ClipFile", "DiskBudget", "Lease", "Room", "RunFolder", "allocated_bytes"]

@@ -1,0 +1,357 @@
+"""The streamed dataset: an `IterableDataset` whose order is exact, bounded on disk, and resumable to the sample."""
+
+from __future__ import annotations
+
+import os
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, Self
+
+from torch.utils.data import IterableDataset, get_worker_info
+
+from reelstream.cache import DiskBudget
+from reelstream.data.sample import Sample, make_sample
+from reelstream.errors import StateError
+from reelstream.prefetch.options import StreamOptions
+from reelstream.prefetch.pipeline import EpochPipeline, Gauges, ReadySample
+from reelstream.prefetch.session import StreamSession
+from reelstream.prefetch.state import EpochState
+from reelstream.telemetry import Telemetry, events
+from reelstream.types import AnnotationKind, FrameSampling, Position
+from reelstream.units import parse_bytes
+
+STATE_VERSION = 1
+_Defaults = StreamOptions
+
+
+class StreamingVideoDataset(IterableDataset[Sample]):
+    """Streams a published video dataset through a small window on disk.
+
+    Nothing happens until the samples, the length or the state are asked for. Iterating serves one epoch and goes to the
+    next one; a new iteration before an epoch's end begins that epoch anew, or at the state that was loaded. Close it,
+    or use it as a context manager: then no thread and no clip is left.
+
+    ```python
+    with StreamingVideoDataset("lmms-lab/LLaVA-Video-178K", subsets=["0_30_s_academic_v0_1"]) as dataset:
+        for sample in dataset:
+            train_on(sample["frames"], sample["messages"])
+    ```
+
+    The keyword arguments are those of `StreamOptions`, documented there. Sizes may be written as `"5GB"`.
+
+    Args:
+        repo_id: Dataset repository on the Hub.
+        subsets: Its folders to train on; a single name is fine.
+        annotations: Kinds of samples to take.
+        revision: Branch, tag or commit.
+        cache_dir: Where clips and the catalog live for a while.
+        disk_budget: The most bytes on disk.
+        cache_size: Clips whose samples are shuffled together at a time.
+        prefetch: Whether to download ahead.
+        shuffle: Whether the order is shuffled.
+        seed: Same seed, same order.
+        lanes: Archives read side by side.
+        limit: Take this many clips only.
+        frames: Which frames are decoded.
+        decode_threads: Clips decoded side by side; None takes the number of cores.
+        decoded_memory: Memory for decoded frames.
+        connections: The most ranged reads at once.
+        max_bad_share: Stop above this share of bad clips.
+        on_bad_archive: `stop` at a damaged archive, or `skip` what it does not give.
+        give_up_after: Seconds without a byte after which a download has failed.
+        token: For the Hub; None takes the one that is logged in, False none.
+        telemetry: Who is told what happens; nobody where None.
+
+    Raises:
+        ConfigError: Where an option is wrong.
+    """
+
+    def __init__(
+        self,
+        repo_id: str,
+        subsets: str | Sequence[str],
+        *,
+        annotations: Sequence[AnnotationKind] = _Defaults.annotations,
+        revision: str | None = _Defaults.revision,
+        cache_dir: str | Path = _Defaults.cache_dir,
+        disk_budget: int | str = _Defaults.disk_budget,
+        cache_size: int = _Defaults.cache_size,
+        prefetch: bool = _Defaults.prefetch,
+        shuffle: bool = _Defaults.shuffle,
+        seed: int = _Defaults.seed,
+        lanes: int = _Defaults.lanes,
+        limit: int | None = _Defaults.limit,
+        frames: FrameSampling | None = None,
+        decode_threads: int | None = None,
+        decoded_memory: int | str = _Defaults.decoded_memory,
+        connections: int = _Defaults.connections,
+        max_bad_share: float = _Defaults.max_bad_share,
+        on_bad_archive: Literal["stop", "skip"] = _Defaults.on_bad_archive,
+        give_up_after: float = _Defaults.give_up_after,
+        token: str | bool | None = None,
+        telemetry: Telemetry | None = None,
+    ) -> None:
+        super().__init__()
+        options = StreamOptions(
+            repo_id=repo_id,
+            subsets=(subsets,) if isinstance(subsets, str) else tuple(subsets),
+            annotations=tuple(annotations),
+            revision=revision,
+            cache_dir=Path(cache_dir),
+            disk_budget=parse_bytes(disk_budget),
+            cache_size=cache_size,
+            prefetch=prefetch,
+            shuffle=shuffle,
+            seed=seed,
+            lanes=lanes,
+            limit=limit,
+            frames=frames or FrameSampling(),
+            decode_threads=decode_threads or os.cpu_count() or 1,
+            decoded_memory=parse_bytes(decoded_memory),
+            connections=connections,
+            max_bad_share=max_bad_share,
+            on_bad_archive=on_bad_archive,
+            give_up_after=give_up_after,
+        )
+        self._set_up(options, telemetry or Telemetry(), DiskBudget(options.disk_budget), token, None)
+
+    @classmethod
+    def from_options(
+        cls,
+        options: StreamOptions,
+        *,
+        telemetry: Telemetry,
+        budget: DiskBudget | None = None,
+        token: str | bool | None = None,
+        progress: Callable[[int], None] | None = None,
+    ) -> Self:
+        """Return a dataset of the given options.
+
+        Args:
+            options: What to stream.
+            telemetry: Who is told what happens.
+            budget: The run's disk budget, where others (checkpoints, logs) reserve their part of it; else one of
+                `options.disk_budget` for this dataset alone.
+            token: For the Hub.
+            progress: Called with the bytes of annotations that were just read.
+        """
+        dataset = cls.__new__(cls)
+        IterableDataset.__init__(dataset)
+        budget = budget or DiskBudget(options.disk_budget)
+        dataset._set_up(options, telemetry, budget, token, progress)  # noqa: SLF001 - its own
+        return dataset
+
+    def _set_up(
+        self,
+        options: StreamOptions,
+        telemetry: Telemetry,
+        budget: DiskBudget,
+        token: str | bool | None,
+        progress: Callable[[int], None] | None,
+    ) -> None:
+        self.options = options
+        self._telemetry = telemetry
+        self._budget = budget
+        self._token = token
+        self._progress = progress
+        self._session: StreamSession | None = None
+        self._close_at_exit: weakref.finalize[..., Any] | None = None
+        self._epoch = 0
+        self._loaded: dict[str, Any] | None = None
+        self._start: EpochState | None = None
+        self._passes: dict[int, _Pass] = {}
+
+    # ------------------------------------------------------------------ the dataset
+
+    def __iter__(self) -> Iterator[Sample]:
+        """Yield what is left of the epoch, in its order; see the class for what is `left`."""
+        worker = get_worker_info()
+        if worker is not None and worker.id > 0:
+            # One worker streams for all: a second would download everything once more.
+            return
+        session = self._opened()
+        self._end_passes()
+        state = self._start_state(session)
+        epoch = state.settings.epoch
+        with session.pipeline(state) as pipeline:
+            current = self._passes[epoch] = _Pass(pipeline, session.start_of(epoch + 1))
+            try:
+                while (ready := pipeline.next_sample()) is not None:
+                    current.last = ready.served.position
+                    yield self._sample(session, ready)
+                current.over = True
+                self._epoch, self._start, self._loaded = epoch + 1, None, None
+            finally:
+                self._tell(session, current)
+
+    def __len__(self) -> int:
+        """Samples of an epoch: all in the catalog; with `limit`, as many as that many clips have on average."""
+        catalog = self._opened().catalog
+        if self.options.limit is None or self.options.limit >= catalog.num_clips:
+            return catalog.num_samples
+        return max(1, round(self.options.limit * catalog.num_samples / catalog.num_clips))
+
+    def set_epoch(self, epoch: int) -> None:
+        """Let the next iteration serve `epoch`; the epoch that runs, or whose state was loaded, goes on where it is."""
+        if epoch != self._epoch:
+            self._end_passes()
+            self._epoch, self._start, self._loaded = epoch, None, None
+
+    def reset(self) -> None:
+        """Go back to the beginning of the epoch."""
+        self._end_passes()
+        self._start, self._loaded = None, None
+
+    def cleanup(self) -> None:
+        """Stop all work and delete all clips from disk; iterating again starts the epoch anew."""
+        self.reset()
+        session, self._session = self._session, None
+        if session is not None:
+            session.close()
+            if self._close_at_exit is not None:
+                self._close_at_exit.detach()
+
+    close = cleanup
+
+    def cancel(self) -> None:
+        """Wake an iteration that waits in another thread: it raises `reelstream.cancel.Cancelled`."""
+        for current in list(self._passes.values()):
+            current.pipeline.cancel()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.cleanup()
+
+    # ------------------------------------------------------------------ the state
+
+    def state_dict(self, after: Position | None = None) -> dict[str, Any]:
+        """Return, as JSON values, the state in which a sample and all before it are consumed.
+
+        Args:
+            after: The last sample that the trainer has consumed; None for the last one that was yielded.
+
+        Raises:
+            StateError: Where no such sample was yielded, or a later one was asked for before.
+        """
+        if after is None:
+            running = self._passes.get(self._epoch) or self._passes.get(self._epoch - 1)
+        else:
+            running = self._passes.get(after.epoch)
+            if running is None:
+                raise StateError(f"no sample at {after} was served", "ask for the state of an epoch that runs")
+        if running is not None and running.last is not None:
+            state = running.state_after(after)
+        elif self._loaded is not None:
+            return self._loaded
+        else:
+            state = self._start_state(self._opened())
+        return {"version": STATE_VERSION, "repo_id": self.options.repo_id, "epoch_state": state.to_json()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Let the next iteration go on after the sample that `state` was taken at.
+
+        Raises:
+            StateError: Where it is of another version, dataset or seed, or damaged.
+        """
+        if state.get("version") != STATE_VERSION or "epoch_state" not in state:
+            raise StateError(
+                f"the saved data state has version {state.get('version')!r}; this Reelstream reads {STATE_VERSION}",
+                "resume with the Reelstream that saved it",
+            )
+        if state.get("repo_id") != self.options.repo_id:
+            raise StateError(
+                f"the saved data state is of {state.get('repo_id')}, this run streams {self.options.repo_id}",
+                "resume with the repository it was saved with, or start anew",
+            )
+        self._end_passes()
+        session = self._opened()
+        start = EpochState.from_json(state["epoch_state"], session.catalog.num_clips)
+        session.check(start)
+        self._epoch, self._start, self._loaded = start.settings.epoch, start, state
+
+    # ------------------------------------------------------------------ what else can be asked
+
+    def books_of(self, state: dict[str, Any]) -> events.EpochBooked:
+        """Return the books of the epoch at a state that `state_dict` gave: what of it is consumed, and what is not."""
+        session = self._opened()
+        epoch_state = EpochState.from_json(state["epoch_state"], session.catalog.num_clips)
+        return session.booked(epoch_state, over=False)
+
+    @property
+    def session(self) -> StreamSession:
+        """The opened session: repository, catalog and budget; opens it where need be."""
+        return self._opened()
+
+    @property
+    def epoch(self) -> int:
+        """The epoch that the next iteration serves, or the running one."""
+        return self._epoch
+
+    def gauges(self) -> Gauges | None:
+        """Return what is held now; None where nothing runs."""
+        current = self._passes.get(self._epoch)
+        return None if current is None else current.pipeline.gauges()
+
+    # ------------------------------------------------------------------ inside
+
+    def _opened(self) -> StreamSession:
+        if self._session is None:
+            session = StreamSession(
+                self.options,
+                telemetry=self._telemetry,
+                budget=self._budget,
+                token=self._token,
+                progress=self._progress,
+            )
+            self._session = session
+            # A script that ends without closing leaves no clips behind all the same.
+            self._close_at_exit = weakref.finalize(self, session.close)
+        return self._session
+
+    def _start_state(self, session: StreamSession) -> EpochState:
+        return self._start if self._start is not None else session.start_of(self._epoch)
+
+    def _sample(self, session: StreamSession, ready: ReadySample) -> Sample:
+        served = ready.served
+        return make_sample(
+            record=served.clip.record,
+            annotation=session.catalog.annotation(served.row),
+            position=served.position,
+            decoded=ready.decoded,
+            share_frames=served.last_use,
+        )
+
+    def _end_passes(self) -> None:
+        while self._passes:
+            self._passes.popitem()[1].pipeline.close()
+
+    def _tell(self, session: StreamSession, current: _Pass) -> None:
+        state = current.pipeline.state_after(None)
+        self._telemetry.emit(session.booked(state, over=current.over))
+        if current.over:
+            self._telemetry.emit(
+                events.EpochFinished(
+                    epoch=state.settings.epoch, num_samples=state.num_consumed, order_digest=state.order_digest
+                )
+            )
+
+
+class _Pass:
+    """One epoch's iteration, and what is needed to tell its state after it has ended."""
+
+    def __init__(self, pipeline: EpochPipeline, next_start: EpochState) -> None:
+        self.pipeline = pipeline
+        self.next_start = next_start
+        self.last: Position | None = None
+        self.over = False
+
+    def state_after(self, position: Position | None) -> EpochState:
+        if self.over and position in (None, self.last):
+            return self.next_start
+        return self.pipeline.state_after(position)

@@ -1,0 +1,157 @@
+"""The map-style face of the stream: `dataset[i]` is the i-th sample of the epoch's order."""
+
+from __future__ import annotations
+
+from collections import deque
+from types import TracebackType
+from typing import Any, Self
+
+from torch.utils.data import Dataset, get_worker_info
+
+from reelstream.data.iterable import StreamingVideoDataset
+from reelstream.data.sample import Sample, make_sample
+from reelstream.errors import ConfigError, OutOfReachError
+from reelstream.prefetch.board import Served
+from reelstream.prefetch.pipeline import EpochPipeline
+
+# The last samples are held, so that one can be had twice in a row, and places left empty at the end can be filled.
+_NUM_HELD = 8
+
+
+class StreamingLLaVAVideo(Dataset[Sample]):
+    """A subset to be indexed from 0 on: shuffled once, then sequential.
+
+    `dataset[i]` downloads the window of clips that holds the i-th sample where it is absent, deletes what is behind,
+    and prefetches what is ahead. A sample can be asked for again until its window ends; going further back needs
+    another pass over the data and raises an error, except from the end to the beginning, which starts the next pass in
+    the same order. Samples of quarantined clips leave their places to the next ones; the places that this leaves empty
+    at the end are filled by repeats of the last samples.
+
+    Use it in a `DataLoader` with `shuffle=False` (it is shuffled already) and `num_workers=0` (it prefetches by
+    itself).
+
+    Args:
+        repo_id: Dataset repository on the Hub.
+        subset: One of its folders, or several.
+        cache_size: Clips whose samples are shuffled together at a time.
+        **options: As of `StreamingVideoDataset`.
+    """
+
+    def __init__(self, repo_id: str, subset: str, cache_size: int = 100, **options: Any) -> None:
+        super().__init__()
+        self._stream = StreamingVideoDataset(repo_id, subset, cache_size=cache_size, **options)
+        self._pipeline: EpochPipeline | None = None
+        self._next = 0
+        self._over = False
+        self._within_reach: dict[int, Served] = {}
+        self._held: deque[tuple[int, Sample]] = deque(maxlen=_NUM_HELD)
+        self.num_repeated = 0
+        """Places of this pass that were filled by repeats."""
+
+    def __len__(self) -> int:
+        """Samples in the catalog; with `limit`, as many as that many clips have on average."""
+        return len(self._stream)
+
+    def __getitem__(self, index: int) -> Sample:
+        """Return the sample at a place of the epoch's order.
+
+        Raises:
+            IndexError: Beyond the end.
+            OutOfReachError: At a place whose window has ended.
+            ConfigError: In a worker process of a `DataLoader`.
+        """
+        if get_worker_info() is not None:
+            raise ConfigError(
+                "StreamingLLaVAVideo was indexed in a worker process, where each worker would download all data",
+                "set num_workers=0 in the DataLoader; it prefetches in the background by itself",
+            )
+        place = index + len(self) if index < 0 else index
+        if not 0 <= place < len(self):
+            raise IndexError(f"place {index} is beyond the {len(self)} samples of the epoch")
+        if place == 0 and self._next >= len(self):
+            self.reset()
+        return self._sample_again(place) if place < self._next else self._sample_ahead(place)
+
+    def reset(self) -> None:
+        """Go back to the beginning of the same order."""
+        pipeline, self._pipeline = self._pipeline, None
+        if pipeline is not None:
+            pipeline.close()
+        self._next, self._over, self.num_repeated = 0, False, 0
+        self._within_reach.clear()
+        self._held.clear()
+
+    def cleanup(self) -> None:
+        """Stop all work and delete all clips from disk."""
+        self.reset()
+        self._stream.cleanup()
+
+    close = cleanup
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.cleanup()
+
+    def _sample_ahead(self, place: int) -> Sample:
+        """Serve the order up to a place."""
+        sample: Sample | None = None
+        while self._next <= place:
+            sample = self._serve()
+            self._held.append((self._next, sample))
+            self._next += 1
+        assert sample is not None
+        return sample
+
+    def _serve(self) -> Sample:
+        if self._pipeline is None:
+            session = self._stream.session
+            self._pipeline = session.pipeline(session.start_of(0), keep_until_window_end=True)
+            self._pipeline.__enter__()
+        ready = None if self._over else self._pipeline.next_sample()
+        if ready is None:
+            return self._repeat()
+        served = ready.served
+        ended = {clip for _, window in served.finished for clip in window.clips}
+        self._within_reach = {place: was for place, was in self._within_reach.items() if was.clip not in ended}
+        if served.clip not in ended:
+            self._within_reach[self._next] = served
+        return self._made(served, ready.decoded)
+
+    def _repeat(self) -> Sample:
+        self._over = True
+        if not self._held:
+            raise OutOfReachError(
+                "no clip of the epoch could be used, so there is no sample to serve",
+                "look at the quarantined clips in the report",
+            )
+        self.num_repeated += 1
+        # The oldest held one; appended again, it goes to the end, so that all of them take turns.
+        return self._held[0][1]
+
+    def _sample_again(self, place: int) -> Sample:
+        for held_place, sample in self._held:
+            if held_place == place:
+                return sample
+        served = self._within_reach.get(place)
+        if served is None or self._pipeline is None:
+            raise OutOfReachError(
+                f"place {place} lies behind the window in use (the next place is {self._next}); its clip is deleted",
+                "use shuffle=False in the DataLoader: the order is shuffled already; or call reset() to begin again",
+            )
+        return self._made(served, self._pipeline.frames_again(served.clip))
+
+    def _made(self, served: Served, decoded: Any) -> Sample:
+        return make_sample(
+            record=served.clip.record,
+            annotation=self._stream.session.catalog.annotation(served.row),
+            position=served.position,
+            decoded=decoded,
+            share_frames=False,
+        )
+
+
+StreamingLLaVAVideoDataset = StreamingLLaVAVideo
