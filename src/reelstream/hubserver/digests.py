@@ -58,7 +58,7 @@ class DigestMemory:
 
     def load(self) -> None:
         """Read what an earlier server left; what cannot be read counts as nothing."""
-        with contextlib.suppress(OSError, ValueError, TypeError, AttributeError):
+        with contextlib.suppress(OSError, ValueError, TypeError, LookupError, AttributeError):
             document = json.loads(self._file.read_bytes())
             if document.get("version") == _VERSION:
                 self._digests = {name: Digest(*fields) for name, fields in document["digests"].items()}

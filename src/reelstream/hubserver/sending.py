@@ -55,7 +55,9 @@ class Courier:
         if not bodiless:
             end = answer.size_bytes if fault is None else min(answer.size_bytes, fault.after_bytes)
             asked = answer.body.bytes if isinstance(answer.body, FilePart) else None
-            transfer = self._statistics.begin(answer.counted_path, asked, transport.get_write_buffer_size)
+            # The text of a redirect or a refusal is no byte of the file.
+            path = answer.counted_path if asked is not None else None
+            transfer = self._statistics.begin(path, asked, transport.get_write_buffer_size)
             try:
                 await self._send_body(request, response, answer.body, end, transfer)
             finally:
