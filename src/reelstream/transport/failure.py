@@ -16,18 +16,14 @@ class PassingFailure(Exception):  # noqa: N818 - not an error yet: it is one whe
     Attributes:
         reason: Words for people, without secrets.
         asked_s: The wait that the server asked for.
-        first_contact: Whether the host has never answered.
-        unreachable: Whether there was no answer at all.
+        first_contact: Whether no connection could be made, and none ever was.
     """
 
-    def __init__(
-        self, reason: str, *, asked_s: float | None = None, first_contact: bool = False, unreachable: bool = False
-    ) -> None:
+    def __init__(self, reason: str, *, asked_s: float | None = None, first_contact: bool = False) -> None:
         super().__init__(reason)
         self.reason = reason
         self.asked_s = asked_s
         self.first_contact = first_contact
-        self.unreachable = unreachable
 
 
 def without_secrets(text: str) -> str:

@@ -157,7 +157,7 @@ class Lines:
         self._transport = transport
         self._lock = threading.Lock()
         self._idle: dict[Origin, list[_Line]] = collections.defaultdict(list)
-        self._answered: set[Origin] = set()
+        self._has_answered = False
         self._ssl_context: ssl.SSLContext | None = None
         self._closed = False
 
@@ -191,8 +191,7 @@ class Lines:
                 with translated():
                     response = line.transport.handle_request(request)
                 with contextlib.closing(response):
-                    with self._lock:
-                        self._answered.add(origin)
+                    self._has_answered = True
                     yield Reply(response, translated)
         finally:
             interruption.end()
@@ -241,10 +240,10 @@ class Lines:
                     f"the host {origin.host} could not prove who it is: {error}",
                     "where a proxy of your own stands in between, name its certificate in SSL_CERT_FILE",
                 ) from error
-            with self._lock:
-                first_contact = origin not in self._answered
+            # A proxy that refuses, a name that is not known: where nothing has ever answered, waiting helps rarely.
+            unreached = isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout | httpx2.ProxyError)
             raise PassingFailure(
-                f"{origin.host}: {_plain_words(error)}", first_contact=first_contact, unreachable=True
+                f"{origin.host}: {_plain_words(error)}", first_contact=unreached and not self._has_answered
             ) from error
         # A shutdown of our own can look like the regular end of an answer.
         cancellation.raise_if_cancelled()

@@ -32,7 +32,7 @@ class RetryPolicy:
     give_up_after_s: float = 600.0
     """Failures without any progress for so long are an error."""
     first_contact_s: float = 30.0
-    """The same, for a host that has never answered: its name is more likely wrong than its service overloaded."""
+    """The same while no host has ever answered: there is more likely no network, or a wrong name, than a bad day."""
 
     def __post_init__(self) -> None:
         if not 0 < self.base_s <= self.cap_s:
@@ -67,7 +67,7 @@ class RetryState:
             now_s: Monotonic seconds. The time to give up is counted from the first failure, not from the last byte:
                 a consumer that was busy for an hour has lost no patience with the network.
             asked_s: The wait that the server asked for; obeyed, with a little jitter on top.
-            first_contact: Whether the host has never answered.
+            first_contact: Whether no host has ever answered.
 
         Returns:
             The seconds to wait before the next try; None where it is time to give up.

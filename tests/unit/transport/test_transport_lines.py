@@ -175,7 +175,7 @@ def test_an_early_end_is_a_passing_failure() -> None:
         ask(lines, server.url)
 
 
-def test_a_host_that_never_answered_is_told_apart() -> None:
+def test_a_network_that_never_answered_is_told_apart() -> None:
     with serving(whole) as server, lines_with(PATIENT) as lines:
         ask(lines, server.url)
         server.close()

@@ -178,7 +178,7 @@ def test_failures_end_in_an_error_when_patience_is_out() -> None:
     assert 500 < sum(hub.clock.waits_s) <= 600
 
 
-def test_a_host_that_never_answered_is_given_up_soon() -> None:
+def test_a_network_that_never_answered_is_given_up_soon() -> None:
     def unknown_host(request: httpx2.Request) -> httpx2.Response:
         raise httpx2.ConnectError("[Errno -2] Name or service not known")
 
@@ -188,6 +188,17 @@ def test_a_host_that_never_answered_is_given_up_soon() -> None:
         read_all(hub)
     assert "HF_ENDPOINT" in caught.value.hint
     assert sum(hub.clock.waits_s) <= 30
+
+
+def test_a_host_that_stays_silent_once_the_network_has_answered_is_waited_for_longer() -> None:
+    def silent(request: httpx2.Request) -> httpx2.Response:
+        hub.clock.now_s += 30
+        raise httpx2.ReadTimeout("silence")
+
+    hub = FakeHub(CONTENT)
+    hub.at_hub = [silent] * 5
+    hub.at_cdn = [silent] * 5
+    assert read_all(hub) == CONTENT
 
 
 @pytest.mark.parametrize(
