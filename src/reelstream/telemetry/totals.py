@@ -268,9 +268,7 @@ class Totals:
         Raises:
             StateError: One of them is of another version, or no such state.
         """
-        return cls(
-            _consumed_from_json(_checked(checkpoint)["consumed"]), _spent_from_json(_checked(latest or checkpoint))
-        )
+        return cls(_consumed_from_json(_checked(checkpoint)), _spent_from_json(_checked(latest or checkpoint)))
 
 
 def _checked(state: dict[str, Any]) -> dict[str, Any]:
@@ -287,9 +285,10 @@ def _spent_from_json(state: dict[str, Any]) -> Spent:
         raise StateError(f"The totals of the run cannot be read: {error}") from error
 
 
-def _consumed_from_json(fields: dict[str, Any]) -> Consumed:
+def _consumed_from_json(state: dict[str, Any]) -> Consumed:
     # JSON writes the numbers of epochs as text.
     try:
+        fields = state["consumed"]
         by_epoch = {
             name: {int(epoch): value for epoch, value in fields[name].items()}
             for name in ("consumed_samples", "needed_bytes")

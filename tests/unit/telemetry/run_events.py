@@ -1,0 +1,79 @@
+"""A small run as events, for the tests of totals, report and live view."""
+
+from __future__ import annotations
+
+from reelstream.telemetry.events import (
+    AddressResolved,
+    BatchReady,
+    CheckpointSaved,
+    ClipArrived,
+    ClipDecoded,
+    ClipDeleted,
+    ClipQuarantined,
+    EpochBooked,
+    EpochStarted,
+    Evaluated,
+    Event,
+    RangeFinished,
+    Retried,
+    RunFinished,
+    RunStarted,
+    Stalled,
+    StepFinished,
+)
+
+
+def range_finished(received_bytes: int, wait_s: float) -> RangeFinished:
+    return RangeFinished(path="a.tar.gz", first_byte=0, received_bytes=received_bytes, wait_s=wait_s)
+
+
+def step(number: int, *, epoch: int = 0, loss: float = 1.0, wait_s: float = 1.0, train_s: float = 2.0) -> StepFinished:
+    return StepFinished(
+        step=number,
+        epoch=epoch,
+        loss=loss,
+        learning_rate=1e-4,
+        num_samples=4,
+        data_wait_s=wait_s,
+        train_s=train_s,
+    )
+
+
+def booked(epoch: int = 0, **changed: object) -> EpochBooked:
+    fields: dict[str, object] = {
+        "epoch": epoch,
+        "num_catalog": 12,
+        "num_delivered": 8,
+        "num_repeated": 0,
+        "num_quarantined": 2,
+        "num_without_media": 1,
+        "left_out": {"tail": 1},
+        "order_digest": f"digest {epoch}",
+    }
+    return EpochBooked(**{**fields, **changed})  # type: ignore[arg-type]
+
+
+def small_run() -> list[tuple[float, Event]]:
+    """Return one epoch of two steps: ten seconds, reading for four of them."""
+    return [
+        (100.0, RunStarted()),
+        (100.0, EpochStarted(epoch=0, num_spans=2, num_lanes=8, resumed_at=0, needed_bytes=8_000_000)),
+        (100.5, AddressResolved(path="a.tar.gz", wait_s=0.1)),
+        (101.0, Retried(path="a.tar.gz", reason="503", attempt=1, wait_s=0.5)),
+        (103.0, range_finished(4_000_000, 2.0)),
+        (103.0, ClipArrived(lane=0, subset="s", path="one.mp4", size_bytes=700)),
+        (103.1, ClipDecoded(subset="s", path="one.mp4", num_frames=8, cpu_s=0.5, again=False)),
+        (103.2, ClipDecoded(subset="s", path="one.mp4", num_frames=8, cpu_s=0.5, again=True)),
+        (103.3, ClipQuarantined(subset="s", path="bad.mp4", num_samples=2, reason="empty: zero bytes")),
+        (103.5, BatchReady(wait_s=3.5)),
+        (103.5, Stalled(stage="download", wait_s=1.0)),
+        (105.0, step(1, loss=2.5)),
+        (106.0, Stalled(stage="decode", wait_s=0.25)),
+        (107.0, range_finished(4_000_000, 2.0)),
+        (108.0, step(2, loss=1.5)),
+        (108.5, ClipDeleted(subset="s", path="one.mp4", size_bytes=700)),
+        (109.0, CheckpointSaved(step=2, size_bytes=5000, wait_s=0.2)),
+        (109.5, Evaluated(step=2, accuracy=0.75, chance=0.25, num_questions=40)),
+        (109.9, booked()),
+        (110.0, RunFinished()),
+    ]
