@@ -55,6 +55,18 @@ def test_serve_stops_when_its_input_ends_if_told_to(tmp_path: Path) -> None:
     assert "<org>/<name>/" in talk
 
 
+def test_serve_stops_in_the_middle_of_its_digests(tmp_path: Path) -> None:
+    (tmp_path / "org/name").mkdir(parents=True)
+    with (tmp_path / "org/name/videos.tar").open("wb") as stream:
+        stream.truncate(10**12)
+    with serve(str(tmp_path)) as process:
+        assert process.stderr is not None
+        assert "reading 1 file of 1.00 TB for digests" in process.stderr.readline()
+        process.send_signal(signal.SIGINT)
+        out, talk = process.communicate(timeout=60)
+    assert (process.returncode, out, talk) == (0, "", "")
+
+
 def test_a_port_in_use_is_one_clear_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]

@@ -239,6 +239,7 @@ def test_a_client_that_leaves_is_not_counted_to_the_end(tmp_path: Path) -> None:
             assert len(response.read(1000)) == 1000
         # The hub learns of it on the way; what it had sent by then stays far below the whole.
         assert 1000 <= hub.stats()["paths"][KEY]["bytes_sent"] < size_bytes // 2
+        assert "Traceback" not in hub.talk
 
 
 def test_counts_are_zeroed_by_either_call(hub: HubProcess) -> None:
@@ -336,6 +337,18 @@ def test_faults_are_shown_and_wrong_ones_refused(hub: HubProcess) -> None:
 def test_faults_are_not_to_be_had_unless_asked_for(root: Path) -> None:
     with HubProcess(root) as hub, pytest.raises(HubError, match="404"):
         hub.set_faults([])
+
+
+@pytest.mark.parametrize("host", ["]bad[", "a:b", ""])
+def test_a_host_header_that_is_none_is_a_bad_request(hub: HubProcess, host: str) -> None:
+    assert ask(hub.endpoint + ARCHIVE, {"Host": host}).status == 400
+
+
+def test_redirects_and_next_pages_go_to_the_name_by_which_the_client_knows_the_hub(hub: HubProcess) -> None:
+    reply = ask(hub.endpoint + ARCHIVE, {"Host": "hub.example:8080"})
+    assert urlsplit(reply.headers["Location"]).hostname == "hub.example"
+    reply = ask(f"{hub.endpoint}/api/datasets/org/name/tree/main?limit=1", {"Host": "hub.example:8080"})
+    assert reply.headers["Link"].startswith("<http://hub.example:8080/api/datasets/org/name/tree/main?limit=1&cursor=")
 
 
 def test_a_cap_and_a_delay_change_no_byte(root: Path) -> None:

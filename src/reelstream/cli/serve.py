@@ -10,13 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from reelstream.hubserver.extra import require_aiohttp
+from reelstream.hubserver.process import TOKEN_VARIABLE
 from reelstream.hubserver.settings import ServeSettings
 from reelstream.units import count, format_rate, parse_rate, parse_seconds
 
 if TYPE_CHECKING:
     from reelstream.hubserver.server import Opened
-
-TOKEN_VARIABLE = "REELSTREAM_SERVE_TOKEN"  # noqa: S105 - a name, not a token
 
 _LOOPBACK = {"127.0.0.1", "::1", "localhost"}
 _Value = TypeVar("_Value")
@@ -50,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--token",
-        default=os.environ.get(TOKEN_VARIABLE),
+        default=os.environ.get(TOKEN_VARIABLE) or None,
         help=f"make the hub private: answer to this token only (default: ${TOKEN_VARIABLE})",
     )
     parser.add_argument("--faults", action="store_true", help="let tests order faults at /_faults")

@@ -81,7 +81,10 @@ class HubSite:
         return await self._exchange.run(request, where, path, lambda: self._answer(request, route, where))
 
     async def _answer(self, request: web.BaseRequest, route: Route | None, where: Where) -> Answer:
-        answer = await self._answer_without_limits(request, route)
+        if _knows_our_name(request):
+            answer = await self._answer_without_limits(request, route)
+        else:
+            answer = hub_error(400, None, "The Host header is no host")
         answer.headers = {**answer.headers, **self._windows[where].count()}
         return answer
 
@@ -155,7 +158,7 @@ class HubSite:
         address = URL.build(
             scheme="http",
             # The name by which the client reaches the Hub, since an address it listens on need not be one to call.
-            host=request.url.host or "127.0.0.1",
+            host=request.url.host or "",
             port=self._cdn_port,
             path="/" + quote(name),
             query_string="&".join(f"{key}={quote(value, safe='')}" for key, value in query.items()),
@@ -172,6 +175,14 @@ class HubSite:
         answer = text_answer(302, f"Found. Redirecting to {address}", headers)
         answer.counted_path = name
         return answer
+
+
+def _knows_our_name(request: web.BaseRequest) -> bool:
+    """Return whether the Host header, from which redirects and next pages are built, is one."""
+    try:
+        return bool(request.url.host)
+    except ValueError:
+        return False
 
 
 def _no_such_repository(request: web.BaseRequest) -> Answer:

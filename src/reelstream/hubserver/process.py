@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import selectors
@@ -18,7 +17,9 @@ from typing import IO, Any, Self
 from reelstream.errors import HubError, NetworkError
 from reelstream.hubserver.extra import require_aiohttp
 
-_TOKEN_VARIABLE = "REELSTREAM_SERVE_TOKEN"  # noqa: S105 - a name, not a token
+TOKEN_VARIABLE = "REELSTREAM_SERVE_TOKEN"  # noqa: S105 - a name, not a token
+"""The environment variable from which `reelstream serve` takes its token, unless told."""
+
 _START_TIMEOUT_S = 600.0
 """Long, since the digests of a large folder are computed first."""
 
@@ -64,6 +65,7 @@ class HubProcess:
             self._words.append("--faults")
         self._token = token
         self._child: subprocess.Popen[bytes] | None = None
+        self._talk: IO[bytes] | None = None
         self._endpoint: str | None = None
 
     def __enter__(self) -> Self:
@@ -74,23 +76,24 @@ class HubProcess:
             HubError: Where the child ends instead, with what it said.
         """
         require_aiohttp()
-        environment = {name: value for name, value in os.environ.items() if name != _TOKEN_VARIABLE}
+        environment = {name: value for name, value in os.environ.items() if name != TOKEN_VARIABLE}
         if self._token is not None:
             # Not among the arguments, which other users of the machine can read.
-            environment[_TOKEN_VARIABLE] = self._token
-        with tempfile.TemporaryFile() as talk:
+            environment[TOKEN_VARIABLE] = self._token
+        # A file, since a pipe that nobody reads would fill up and stop the child.
+        self._talk = tempfile.TemporaryFile()
+        try:
             self._child = subprocess.Popen(  # noqa: S603 - our own program
                 [sys.executable, "-m", "reelstream", "serve", *self._words],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
-                stderr=talk,
+                stderr=self._talk,
                 env=environment,
             )
-            try:
-                self._endpoint = self._read_endpoint(talk)
-            except BaseException:
-                self.close()
-                raise
+            self._endpoint = self._read_endpoint(self._child)
+        except BaseException:
+            self.close()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -102,6 +105,15 @@ class HubProcess:
         if self._endpoint is None:
             raise RuntimeError("the hub is not running; use it in a `with` block")
         return self._endpoint
+
+    @property
+    def talk(self) -> str:
+        """What the child has said on standard error so far; empty when it is not running."""
+        if self._talk is None:
+            return ""
+        # The child writes where this descriptor stands, so it must not be moved.
+        descriptor = self._talk.fileno()
+        return os.pread(descriptor, os.fstat(descriptor).st_size, 0).decode(errors="replace")
 
     def stats(self) -> dict[str, Any]:
         """Return what was asked and sent since the start or the last reset (see docs/reference/serve.md)."""
@@ -123,29 +135,26 @@ class HubProcess:
     def close(self) -> None:
         """Stop the child and wait for its end; more than once does no harm."""
         child, self._child, self._endpoint = self._child, None, None
-        if child is None:
-            return
-        with child:
-            child.terminate()
-            with contextlib.suppress(BrokenPipeError):
-                assert child.stdin is not None
-                child.stdin.close()
-            try:
-                child.wait(_STOP_TIMEOUT_S)
-            except subprocess.TimeoutExpired:
-                child.kill()
+        if child is not None:
+            # Leaving the block of a child closes its pipes and waits for its end.
+            with child:
+                child.terminate()
+                try:
+                    child.wait(_STOP_TIMEOUT_S)
+                except subprocess.TimeoutExpired:
+                    child.kill()
+        talk, self._talk = self._talk, None
+        if talk is not None:
+            talk.close()
 
-    def _read_endpoint(self, talk: IO[bytes]) -> str:
-        assert self._child is not None
-        assert self._child.stdout is not None
+    def _read_endpoint(self, child: subprocess.Popen[bytes]) -> str:
+        assert child.stdout is not None
         with selectors.DefaultSelector() as selector:
-            selector.register(self._child.stdout, selectors.EVENT_READ)
-            line = self._child.stdout.readline() if selector.select(_START_TIMEOUT_S) else b""
+            selector.register(child.stdout, selectors.EVENT_READ)
+            line = child.stdout.readline() if selector.select(_START_TIMEOUT_S) else b""
         word, _, endpoint = line.decode().strip().partition(" ")
         if word != "endpoint":
-            talk.seek(0)
-            said = talk.read().decode(errors="replace").strip() or "it said nothing"
-            raise HubError(f"the local hub did not start: {said}")
+            raise HubError(f"the local hub did not start: {self.talk.strip() or 'it said nothing'}")
         return endpoint
 
     def _call(self, method: str, path: str, body: bytes | None = None) -> Any:

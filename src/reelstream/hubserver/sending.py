@@ -39,8 +39,16 @@ class Courier:
     async def send(self, request: web.BaseRequest, answer: Answer, fault: FaultRule | None) -> web.StreamResponse:
         """Send an answer to the end, or up to the place where `fault` breaks it off.
 
-        A fault never returns: it ends by cancellation, when the connection is lost.
+        A fault never returns, nor does an answer to a client that has left: both end by cancellation, when the
+        connection is lost.
         """
+        try:
+            return await self._send(request, answer, fault)
+        except ConnectionError:
+            # A client may leave whenever it likes; that is no error of the server's.
+            await _until_lost()
+
+    async def _send(self, request: web.BaseRequest, answer: Answer, fault: FaultRule | None) -> web.StreamResponse:
         transport = request.transport
         if transport is None:
             raise ConnectionResetError("the client left before the answer")
@@ -126,12 +134,17 @@ class _FileReader(_Reader):
 
 
 async def _break_off(transport: asyncio.Transport | None, kind: FaultKind) -> NoReturn:
-    """Break the connection as `kind` says, and wait for the cancellation that its loss brings."""
+    """Break the connection as `kind` says."""
     if transport is not None and kind is FaultKind.RESET:
         connection: socket.socket = transport.get_extra_info("socket")
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_AT_CLOSE)
         transport.abort()
     elif transport is not None and kind is FaultKind.CUT_SHORT:
         transport.close()
+    await _until_lost()
+
+
+async def _until_lost() -> NoReturn:
+    """Wait for the cancellation that the loss of the connection brings."""
     await asyncio.Event().wait()
     raise AssertionError("an event that nobody sets was set")
