@@ -147,6 +147,7 @@ def test_a_late_start_and_an_edit_list_count_from_the_first_shown_frame(
     assert numbers_of(clip) == (clip.frame_indices + hidden).tolist()
     assert clip.timestamps.tolist() == pytest.approx((clip.frame_indices / 12).tolist())
     assert clip.duration == pytest.approx((72 - hidden) / 12)
+    assert not clip.truncated
     assert not linear_passes
 
 
@@ -172,8 +173,10 @@ def test_frames_are_scaled_to_the_size_and_never_enlarged(tmp_path: Path) -> Non
     assert decode_clip(path, FrameSampling(size=512)).frames.shape == (3, 3, 64, 128)
 
 
-def test_a_truncated_clip_gives_what_survived_and_says_so(tmp_path: Path) -> None:
-    whole = encoded(tmp_path, num_frames=72, container_options={"movflags": "faststart"}).read_bytes()
+@pytest.mark.parametrize("container", ["mp4", "matroska"])
+def test_a_truncated_clip_gives_what_survived_and_says_so(container: str, tmp_path: Path) -> None:
+    options = {"movflags": "faststart"} if container == "mp4" else {}
+    whole = encoded(tmp_path, num_frames=72, container=container, container_options=options).read_bytes()
     clip = decode_clip(whole[: len(whole) // 2], SAMPLING)
     assert_true_numbers(clip)
     assert clip.truncated
@@ -186,6 +189,7 @@ def test_a_clip_cut_from_the_middle_of_a_stream_begins_where_decoding_can(tmp_pa
     clip = decode_clip(target, SAMPLING)
     assert numbers_of(clip) == (clip.frame_indices + 12).tolist()
     assert clip.timestamps.tolist() == pytest.approx((clip.frame_indices / 12).tolist())
+    assert not clip.truncated
 
 
 @pytest.mark.parametrize("container", ["mp4", "matroska", "mpegts"])
@@ -287,6 +291,7 @@ def test_real_footage_equals_plain_full_decoding(path: Path) -> None:
         expected_s, expected = every[index]
         assert moment == pytest.approx(expected_s)
         assert np.array_equal(frame.transpose(1, 2, 0), expected)
+    assert not clip.truncated
 
 
 def test_the_real_footage_is_there() -> None:

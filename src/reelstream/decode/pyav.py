@@ -51,6 +51,9 @@ if int(av.__version__.split(".")[0]) < 19:
 # They store no times of showing; FFmpeg fills them in, in the order of decoding: wrong where frames refer ahead.
 _CONTAINERS_WITHOUT_TIMES = {"avi"}
 
+# FFmpeg names a duration of them all the same: a guess from the times at the file's end.
+_CONTAINERS_WITHOUT_DURATION = {"mpegts", "mpeg"}
+
 # Their packets may hold frames that are never shown, which only the decoder knows.
 _CODECS_WITH_HIDDEN_PACKETS = {"vp8"}
 
@@ -59,6 +62,8 @@ _USUAL_RATE = Fraction(25)
 
 # A header is believed to within this much before the clip counts as cut short.
 _TRUNCATED_BELOW = Fraction(9, 10)
+# Headers of clips of few frames are off by a frame or two, which is no loss of data.
+_LEAST_TRUNCATED_S = Fraction(1, 2)
 
 
 def decode_clip(source: Path | bytes, sampling: FrameSampling) -> DecodedClip:
@@ -288,15 +293,23 @@ def _frames_of(packet: VideoPacket) -> list[VideoFrame]:
 
 
 def _ends_early(container: InputContainer, stream: VideoStream, timeline: Timeline) -> bool:
-    """Return whether the file ends well before the duration that its header names, where it names one."""
-    if stream.duration and stream.time_base:
-        named = stream.duration * stream.time_base
+    """Return whether the file ends well before the duration that its header names, where it names one.
+
+    The ends are compared and not the durations, since a stream cut from a longer one may begin with frames that cannot
+    be decoded and yet be whole.
+    """
+    if container.format.name in _CONTAINERS_WITHOUT_DURATION or stream.time_base is None:
+        return False
+    if stream.duration:
+        named_s = stream.duration * stream.time_base
     elif container.duration and all(other.type == "video" for other in container.streams):
         # The container's is that of its longest stream.
-        named = Fraction(container.duration, av.time_base)
+        named_s = Fraction(container.duration, av.time_base)
     else:
         return False
-    return timeline.duration < named * _TRUNCATED_BELOW
+    start_s = (stream.start_time or 0) * stream.time_base
+    ended_s = max(timeline.duration, timeline.end * timeline.time_base - start_s)
+    return ended_s < named_s * _TRUNCATED_BELOW and named_s - ended_s > _LEAST_TRUNCATED_S
 
 
 class _Canvas:

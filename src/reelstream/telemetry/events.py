@@ -42,7 +42,8 @@ class EpochStarted(Event):
     resumed_at: int
     """Samples of the epoch that were consumed before this run."""
     needed_bytes: int = 0
-    """Compressed bytes that the epoch must fetch, from its first sample to its last: the spans that are not at hand."""
+    """Compressed bytes that the epoch must fetch, from its first sample to its last: the spans that are not at hand;
+    0 where that cannot be known beforehand."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -209,7 +209,7 @@ class LiveView:
     quarantined clips and suspect archives are written as lines of their own, the first twenty clips that is.
 
     Args:
-        snapshot: Reads the gauges; called from the view's thread, and once more when the block ends.
+        snapshot: Reads the gauges; called when the block begins and ends, and from the view's thread between.
         console: Where to show; stderr by default.
         clock: Tells when the next refresh is due.
         interval_s: Seconds between refreshes; by the kind of console by default.
@@ -256,6 +256,8 @@ class LiveView:
             # Our thread draws, at our clock. What others say on stderr goes above the panel; stdout is not ours.
             self._live = Live(console=self._console, auto_refresh=False, redirect_stdout=False, transient=True)
             self._stack.enter_context(self._live)
+        # The first rate shown counts from here.
+        self._rate.read(self._clock.monotonic(), self._snapshot().received_bytes)
         self._thread.start()
         return self
 
