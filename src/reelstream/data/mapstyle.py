@@ -115,9 +115,8 @@ class StreamingLLaVAVideo(Dataset[Sample]):
         if ready is None:
             return self._repeat()
         served = ready.served
-        ended = {clip for _, window in served.finished for clip in window.clips}
-        self._within_reach = {place: was for place, was in self._within_reach.items() if was.clip not in ended}
-        if served.clip not in ended:
+        self._within_reach = {place: was for place, was in self._within_reach.items() if was.clip.file is not None}
+        if served.clip.file is not None:
             self._within_reach[self._next] = served
         return self._made(served, ready.decoded)
 

@@ -45,16 +45,14 @@ class Served:
     repeated: bool
     last_use: bool
     """Whether its clip has no samples left in this visit."""
-    finished: tuple[tuple[int, Window], ...]
-    """(lane, window) of the windows that are used up with it."""
 
 
 @dataclass(slots=True, kw_only=True)
 class _Step:
     """What one served sample, and what was passed over before it, changes in the state."""
 
-    lane: int
-    turn: int
+    lane: int = 0
+    turn: int = 0
     position: Position | None = None
     after: LaneState | None = None
     quotas: list[int] | None = None
@@ -98,7 +96,7 @@ class Board:
         self._turn = state.turn
         self._served_clips = state.seen.copy()
         self._owners: dict[int, ResidentClip] = {}
-        self._booked_bad: set[ResidentClip] = set()
+        self._finished: list[tuple[int, Window]] = []
         self._journal: deque[_Step] = deque()
         # The look-ahead: entries laid out from the served state on, and where laying out goes on.
         self._entries: deque[Entry] = deque()
@@ -125,16 +123,20 @@ class Board:
             window.clips[clip_number].left += 1
         lane.windows.append(window)
         lane.ready += len(window.order) - window.cursor
-        if not window.order[window.cursor :]:
-            # Nothing to serve: a window of clips without samples cannot be, one consumed to its end is not saved so.
-            raise StateError(f"window {window.number} of lane {lane_number} has no samples left to serve")
-        return [clip for clip in window.clips if clip.left == 0]
+        unused = [clip for clip in window.clips if clip.left == 0]
+        self._settle(lane)
+        return unused
 
     def quarantine(self, clip: ResidentClip, reason: str) -> None:
         """Pass over all samples of a clip that are still to be served."""
-        if clip.problem is None:
-            clip.problem = reason
-            self._lay_out_anew()
+        clip.problem = reason
+        self._lay_out_anew()
+        self._settle(self.lanes[clip.lane])
+
+    def take_finished(self) -> list[tuple[int, Window]]:
+        """Return (lane, window) of the windows that were used up since the last call."""
+        finished, self._finished = self._finished, []
+        return finished
 
     # ------------------------------------------------------------------ what goes out
 
@@ -163,62 +165,41 @@ class Board:
     def serve(self) -> Served:
         """Hand out the head; its clip must not be quarantined."""
         entry = self._entries.popleft()
-        lane, clip = entry.lane, entry.clip
+        lane, window, clip = entry.lane, entry.window, entry.clip
         assert clip.problem is None
-        clip.uses.popleft()
-        step = _Step(lane=lane.number, turn=0)
-        finished = self._pass_over(lane, entry, step)
-        sample = entry.window.order[entry.index][1]
+        assert window is lane.windows[0], "a window was left before its end"
+        assert entry.index == window.cursor, "a sample was left out"
+        sample = window.order[entry.index][1]
         position = Position(self.settings.epoch, lane.number, lane.slot)
+        repeated = self._is_repeat(clip)
         digest = OrderDigest(lane.digest)
         digest.add(lane.slot, f"{clip.name}#{sample}")
         lane.digest = digest.value
-        lane.slot += 1
-        lane.ready -= 1
-        entry.window.cursor += 1
+        clip.uses.popleft()
         clip.left -= 1
-        repeated = self._is_repeat(clip)
-        step.position, step.delivered, step.repeated = position, int(not repeated), int(repeated)
-        finished += self._finish_used_up(lane, step)
-        self._turn = step.turn = (lane.number + 1) % len(self.lanes)
-        step.after = self._lane_state(lane, entry.window)
+        self._turn = (lane.number + 1) % len(self.lanes)
+        step = _Step(position=position, delivered=int(not repeated), repeated=int(repeated))
+        self._advance(lane, step)
         self._journal.append(step)
+        self._settle(lane)
         if len(self._journal) > _LONGEST_JOURNAL:
             self._consume(self._journal.popleft())
-        return Served(
-            position=position,
-            clip=clip,
-            row=clip.rows[sample],
-            repeated=repeated,
-            last_use=clip.left == 0,
-            finished=tuple(finished),
-        )
+        return Served(position=position, clip=clip, row=clip.rows[sample], repeated=repeated, last_use=clip.left == 0)
 
-    def finish_round(self) -> tuple[list[int], tuple[tuple[int, Window], ...]]:
-        """Book what is left once all lanes are done; return the lanes that shall give more, and windows used up."""
+    def next_round(self) -> list[int]:
+        """Return the lanes that shall give more once all lanes are done: none where the epoch is over."""
         assert self.all_lanes_done()
-        finished: list[tuple[int, Window]] = []
-        for lane in self.lanes:
-            if lane.windows:
-                last = lane.windows[-1]
-                step = _Step(lane=lane.number, turn=self._turn)
-                finished += self._pass_over(lane, None, step)
-                step.after = self._lane_state(lane, last)
-                self._journal.append(step)
-        return self._lanes_to_resume(), tuple(finished)
-
-    def _lanes_to_resume(self) -> list[int]:
         if self.quotas is None or self.settings.limit is None:
             return []
         lengths = {lane.number: lane.num_clips for lane in self.lanes if lane.ended}
         quotas = lane_quotas(self.settings.limit, len(self.lanes), lengths)
-        resumed = [lane.number for lane in self.lanes if lane.paused and quotas[lane.number] > lane.num_clips]
+        resumed = [lane for lane in self.lanes if lane.paused and quotas[lane.number] > lane.num_clips]
+        for lane in resumed:
+            lane.paused = False
         self.quotas = quotas
         # In the journal, since the round before may not be consumed yet: its windows ended at the quotas of then.
-        self._journal.append(_Step(lane=0, turn=self._turn, quotas=quotas))
-        for number in resumed:
-            self.lanes[number].paused = False
-        return resumed
+        self._journal.append(_Step(turn=self._turn, quotas=quotas))
+        return [lane.number for lane in resumed]
 
     # ------------------------------------------------------------------ what has been consumed
 
@@ -253,42 +234,34 @@ class Board:
 
     # ------------------------------------------------------------------ inside
 
-    def _pass_over(self, lane: Lane, entry: Entry | None, step: _Step) -> list[tuple[int, Window]]:
-        """Book the quarantined samples of a lane before `entry`, or all that are left."""
-        finished: list[tuple[int, Window]] = []
+    def _settle(self, lane: Lane) -> None:
+        """Pass over quarantined samples that a lane would serve next: no used-up window is held for them."""
         while lane.windows:
             window = lane.windows[0]
-            reached = entry is not None and window is entry.window
-            end = entry.index if reached and entry is not None else len(window.order)
-            for clip_number, _ in window.order[window.cursor : end]:
-                self._book_passed_over(window.clips[clip_number], step)
-            passed = end - window.cursor
-            lane.slot += passed
-            lane.ready -= passed
-            window.cursor = end
-            if reached:
-                break
-            finished += self._finish_used_up(lane, step)
-        return finished
+            clip = window.clips[window.order[window.cursor][0]]
+            if clip.problem is None:
+                return
+            clip.left -= 1
+            step = _Step(quarantined=1, quarantined_clips={clip.name: clip.problem})
+            self._advance(lane, step)
+            self._journal.append(step)
 
-    def _book_passed_over(self, clip: ResidentClip, step: _Step) -> None:
-        assert clip.problem is not None, f"{clip.name} would be passed over without a reason"
-        step.quarantined += 1
-        clip.left -= 1
-        step.quarantined_clips[clip.name] = clip.problem
-
-    def _finish_used_up(self, lane: Lane, step: _Step) -> list[tuple[int, Window]]:
+    def _advance(self, lane: Lane, step: _Step) -> None:
+        """Leave the lane's next sample behind, and its window with the last one; note the lane's place in `step`."""
         window = lane.windows[0]
-        if window.cursor < len(window.order):
-            return []
-        lane.windows.popleft()
-        for clip in window.clips:
-            number = clip.record.clip
-            step.seen.append(number)
-            self._served_clips[number] = True
-            if self._owners.get(number) is clip:
-                del self._owners[number]
-        return [(lane.number, window)]
+        window.cursor += 1
+        lane.slot += 1
+        lane.ready -= 1
+        if window.cursor == len(window.order):
+            lane.windows.popleft()
+            self._finished.append((lane.number, window))
+            for clip in window.clips:
+                number = clip.record.clip
+                step.seen.append(number)
+                self._served_clips[number] = True
+                if self._owners.get(number) is clip:
+                    del self._owners[number]
+        step.lane, step.turn, step.after = lane.number, self._turn, self._lane_state(lane, window)
 
     def _is_repeat(self, clip: ResidentClip) -> bool:
         """Whether another visit in this epoch has served, or is serving, the same clip of the catalog."""

@@ -16,7 +16,7 @@ import contextlib
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from types import TracebackType
@@ -288,9 +288,8 @@ class EpochPipeline:
             raise self._failure
 
     def _next_round(self) -> bool:
-        """Book what was passed over at the end, and ask lanes for more where a limit is not met; whether any gives."""
-        resumed, finished = self._board.finish_round()
-        self._finish_windows(finished)
+        """Ask lanes for more where a limit is not met and others fell short; return whether any gives more."""
+        resumed = self._board.next_round()
         for lane in resumed:
             self._room.resume_reading(lane)
         self._no_more_wanted = not resumed
@@ -305,10 +304,10 @@ class EpochPipeline:
             self._frames.drop(served.clip)
             if not self._options.keep_until_window_end:
                 self._delete(served.clip)
-        self._finish_windows(served.finished)
+        self._let_go_of_windows()
 
-    def _finish_windows(self, finished: Iterable[tuple[int, Window]]) -> None:
-        for lane, window in finished:
+    def _let_go_of_windows(self) -> None:
+        for lane, window in self._board.take_finished():
             for clip in window.clips:
                 self._frames.drop(clip)
                 self._delete(clip)
@@ -330,6 +329,7 @@ class EpochPipeline:
         self._board.quarantine(clip, reason)
         self._frames.drop(clip)
         self._delete(clip)
+        self._let_go_of_windows()
         self._clips_bad += 1
         self._telemetry.emit(
             events.ClipQuarantined(
@@ -520,6 +520,7 @@ class EpochPipeline:
         with self._lock:
             for clip in self._board.close_window(lane, window):
                 self._delete(clip)
+            self._let_go_of_windows()
             self._decode_ahead()
             self._changed.notify_all()
 
