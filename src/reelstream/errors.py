@@ -13,6 +13,7 @@ ReelstreamError
 │   └── ArchiveChecksumError           all of it was read, and its checksum says it is not what was packed
 ├── DecodeError (ValueError)           a video that cannot be decoded
 ├── TooManyBadClipsError (RuntimeError) more clips quarantined than `max_bad_share` allows
+├── TrainingDivergedError (ArithmeticError) a loss or gradient that is no number
 ├── DiskError (OSError)                the disk is full, read-only, or not ours to write to
 ├── StateError (ValueError)            a saved state that does not belong to this run
 ├── OutOfReachError (LookupError)      a position that this pass has left behind
@@ -89,6 +90,10 @@ class DecodeError(ReelstreamError, ValueError):
 
 class TooManyBadClipsError(ReelstreamError, RuntimeError):
     """More clips were quarantined than `max_bad_share` allows."""
+
+
+class TrainingDivergedError(ReelstreamError, ArithmeticError):
+    """A loss or a gradient is not a finite number."""
 
 
 class DiskError(ReelstreamError, OSError):

@@ -3,34 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Protocol, TypedDict
+from typing import Any, Protocol
 
-from torch import Tensor
-
-from reelstream.types import Conversation, Messages, Position
-
-
-class Sample(TypedDict):
-    """One training example with its clip's frames."""
-
-    id: str
-    """The publisher's id; not unique."""
-    clip: str
-    """Path of the clip in its subset."""
-    subset: str
-    position: Position
-    frames: Tensor
-    """uint8, T x 3 x H x W."""
-    timestamps: Tensor
-    """float64 seconds of each frame, T."""
-    frame_indices: Tensor
-    """int64 index of each frame in the video, T."""
-    fps: float
-    """Of the video itself."""
-    duration: float
-    """Seconds."""
-    conversations: Conversation
-    messages: Messages
+from reelstream.data.sample import Sample
+from reelstream.types import Position
 
 
 class SampleStream(Protocol):
