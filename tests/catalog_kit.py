@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from reelstream.catalog import Catalog, SubsetLayout, prepare_catalog, select_subsets
+from reelstream.catalog import ANNOTATION_KINDS, Catalog, SubsetLayout, prepare_catalog, select_subsets
 from reelstream.telemetry import Telemetry
 from reelstream.types import AnnotationKind, Repository, RepositoryFile
 
@@ -48,15 +48,22 @@ class MadeRepository:
         for start in range(0, len(data), 1000):
             yield data[start : start + 1000]
 
-    def layouts(self, *names: str, kinds: Sequence[AnnotationKind] = ("cap", "oe", "mc")) -> tuple[SubsetLayout, ...]:
-        """The layouts of the named subsets."""
+    def layouts(self, *names: str, kinds: Sequence[AnnotationKind] | None = None) -> tuple[SubsetLayout, ...]:
+        """The layouts of the named subsets, with all kinds that they have unless told."""
+        if kinds is None:
+            paths = [path for path in self.data if path.rpartition("/")[0] in names]
+            kinds = [kind for kind in ANNOTATION_KINDS if any(f"_{kind}" in path for path in paths)]
         return select_subsets(self.repository, names, kinds)
+
+    def layout(self, name: str, kinds: Sequence[AnnotationKind] | None = None) -> SubsetLayout:
+        """The layout of one subset."""
+        return self.layouts(name, kinds=kinds)[0]
 
     def prepare(
         self,
         parent: Path,
         *names: str,
-        kinds: Sequence[AnnotationKind] = ("cap", "oe", "mc"),
+        kinds: Sequence[AnnotationKind] | None = None,
         reserve: Callable[[int], None] = lambda size_bytes: None,
         telemetry: Telemetry | None = None,
     ) -> Catalog:

@@ -6,10 +6,11 @@ is known at the end only, so it is written then, as rows in `clips.arrow`, rathe
 
 from __future__ import annotations
 
+import contextlib
 import json
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -82,18 +83,37 @@ def build_subset(
             # Built by another process, while this one waited.
             reserve(allocated_bytes(folder) - BLOCK_BYTES)
             return
-        # Without it the folder counts as torn, until the new one is in its place.
-        (folder / CLIPS_FILE).unlink(missing_ok=True)
-        (folder / SAMPLES_FILE).unlink(missing_ok=True)
-        with (
-            partial_file(folder / SAMPLES_FILE, reserve) as samples,
-            partial_file(folder / CLIPS_FILE, reserve) as clips,
-        ):
-            writer = SampleWriter(samples)
-            for annotation in layout.annotations:
-                chunks = _counted(open_file(annotation.file), progress)
-                writer.write_file(parse_annotations(annotation.file, chunks))
-            writer.finish(clips, identity_of(layout))
+        _remove_files(folder)
+        try:
+            with (
+                partial_file(folder / SAMPLES_FILE, reserve) as samples,
+                partial_file(folder / CLIPS_FILE, reserve) as clips,
+            ):
+                writer = SampleWriter(samples)
+                for annotation in layout.annotations:
+                    with _closed(open_file(annotation.file)) as chunks:
+                        writer.write_file(parse_annotations(annotation.file, _counted(chunks, progress)))
+                writer.finish(clips, identity_of(layout))
+        except BaseException:
+            # Stopped between the two files' publication, the first would stay for nothing.
+            _remove_files(folder)
+            raise
+
+
+def _remove_files(folder: Path) -> None:
+    # In this order: without its clips a catalog counts as torn.
+    (folder / CLIPS_FILE).unlink(missing_ok=True)
+    (folder / SAMPLES_FILE).unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _closed(chunks: Iterator[bytes]) -> Iterator[Iterator[bytes]]:
+    """Close a generator when the block ends, so that no connection outlives an error."""
+    try:
+        yield chunks
+    finally:
+        if isinstance(chunks, Generator):
+            chunks.close()
 
 
 def _counted(chunks: Iterable[bytes], progress: Callable[[int], None] | None) -> Iterator[bytes]:
@@ -146,6 +166,9 @@ class SampleWriter:
         table = _ordered_clips(list(self._clips), np.frombuffer(self._clip_of_sample, np.int32), schema)
         with pa.ipc.new_file(pa.PythonFile(clips, mode="w"), schema) as arrow:
             arrow.write_batch(table)
+        # Nothing but renaming is left to fail once both are on disk.
+        self._samples.complete()
+        clips.complete()
         self._samples.publish()
         clips.publish()
 

@@ -28,7 +28,8 @@ NO_ANSWER = "has no answer"
 # them: its memory grows with the square of the nesting, and 20 kB of `[` would take gigabytes.
 _PIECE_BYTES = 8192
 _MAX_BRACKETS = 4000
-_MAX_ROW_BYTES = 16 * 2**20
+# The parser looks at an unfinished text again with each piece, so that a longer one takes long as well.
+_MAX_ROW_BYTES = 4 * 2**20
 _SHOWN_CHARACTERS = 60
 # Some editors put it first; JSON does not know it.
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"

@@ -22,7 +22,7 @@ Reserve = Callable[[int], None]
 
 
 class PartialFile:
-    """A file under a temporary name beside its target, until `publish` makes it durable and visible.
+    """A file under a temporary name beside its target, until `complete` and `publish` make it durable and visible.
 
     Bytes are gathered and written in steps of 1 MiB. Before each, `reserve` is called with the growth in whole
     blocks, so that the sum of its calls is what the file takes on disk. Serves Arrow as a sink.
@@ -51,20 +51,24 @@ class PartialFile:
         return self._size_bytes + len(self._pending)
 
     def flush(self) -> None:
-        """Do nothing: only whole steps are written before `publish`."""
+        """Do nothing: only whole steps are written before `complete`."""
 
     def close(self) -> None:
-        """Do nothing: Arrow closes its sink, `publish` and `discard` end the file."""
+        """Do nothing: Arrow closes its sink, `complete` and `discard` end the file."""
 
-    def publish(self) -> int:
-        """Write the rest, make the file durable, and put it at its target; return its size in bytes."""
+    def complete(self) -> None:
+        """Write the rest and make it durable, still under the temporary name."""
         while self._pending:
             self._write_out(min(_STEP_BYTES, len(self._pending)))
         with _translated_errors(self._target):
             os.fsync(self._file)
             self._end()
+
+    def publish(self) -> None:
+        """Put the completed file at its target, in place of what is there."""
+        assert self.closed
+        with _translated_errors(self._target):
             self._path.replace(self._target)
-        return self._size_bytes
 
     def discard(self) -> None:
         """Remove what was written, if it was not published."""
@@ -154,9 +158,10 @@ def _translated_errors(path: Path) -> Iterator[None]:
 
 
 def allocated_bytes(folder: Path) -> int:
-    """Return what the folder and the files in it take on disk, in whole blocks."""
-    # 512 is the unit of st_blocks whatever the file system's own.
-    return sum(path.stat().st_blocks * 512 for path in [folder, *folder.iterdir()])
+    """Return what the folder and the files in it take on disk: as allocated, at least what was reserved for them."""
+    statuses = [path.stat() for path in folder.iterdir()]
+    # 512 is the unit of st_blocks whatever the file system's own; some count late, or keep small files elsewhere.
+    return BLOCK_BYTES + sum(max(_whole_blocks(status.st_size), status.st_blocks * 512) for status in statuses)
 
 
 def _whole_blocks(size_bytes: int) -> int:
