@@ -35,18 +35,24 @@ def block_bytes_of(folder: Path) -> int:
 
 
 class DiskBudget:
-    """A number of bytes that the reservations of all accounts never exceed together. Thread-safe."""
+    """A number of bytes that the reservations of all accounts never exceed together. Thread-safe.
+
+    An account may have bytes *set aside* for what it will need later; nobody else can reserve them, and its own
+    reservations draw on them first.
+    """
 
     def __init__(self, total_bytes: int) -> None:
         self.total_bytes = total_bytes
         self._lock = threading.Lock()
         self._used_bytes: dict[str, int] = {}
+        self._set_aside_bytes: dict[str, int] = {}
         self._high_water_bytes = 0
 
     def account(self, name: str) -> Account:
         """Return the account of this name."""
         with self._lock:
             self._used_bytes.setdefault(name, 0)
+            self._set_aside_bytes.setdefault(name, 0)
         return Account(self, name)
 
     @property
@@ -57,8 +63,9 @@ class DiskBudget:
 
     @property
     def free_bytes(self) -> int:
-        """Bytes that can still be reserved."""
-        return self.total_bytes - self.used_bytes
+        """Bytes that are neither reserved nor set aside; negative where more is set aside than there is."""
+        with self._lock:
+            return self.total_bytes - self._committed_bytes()
 
     @property
     def high_water_bytes(self) -> int:
@@ -66,18 +73,25 @@ class DiskBudget:
         return self._high_water_bytes
 
     def by_account(self) -> dict[str, int]:
-        """Return the bytes reserved now, by account."""
+        """Return the bytes that each account has reserved, or set aside where that is more."""
         with self._lock:
-            return dict(self._used_bytes)
+            return {name: max(used, self._set_aside_bytes[name]) for name, used in self._used_bytes.items()}
+
+    def _committed_bytes(self) -> int:
+        return sum(max(used, self._set_aside_bytes[name]) for name, used in self._used_bytes.items())
+
+    def _used_by(self, name: str) -> int:
+        with self._lock:
+            return self._used_bytes[name]
 
     def _try_reserve(self, name: str, size_bytes: int) -> bool:
         assert size_bytes >= 0
         with self._lock:
-            used_bytes = sum(self._used_bytes.values()) + size_bytes
-            if used_bytes > self.total_bytes:
-                return False
             self._used_bytes[name] += size_bytes
-            self._high_water_bytes = max(self._high_water_bytes, used_bytes)
+            if self._committed_bytes() > self.total_bytes and size_bytes:
+                self._used_bytes[name] -= size_bytes
+                return False
+            self._high_water_bytes = max(self._high_water_bytes, sum(self._used_bytes.values()))
             return True
 
     def _release(self, name: str, size_bytes: int) -> None:
@@ -85,6 +99,15 @@ class DiskBudget:
         with self._lock:
             assert self._used_bytes[name] >= size_bytes, f"{name} releases more than it reserved"
             self._used_bytes[name] -= size_bytes
+
+    def _set_aside(self, name: str, size_bytes: int) -> bool:
+        with self._lock:
+            before = self._set_aside_bytes[name]
+            self._set_aside_bytes[name] = size_bytes
+            if self._committed_bytes() > self.total_bytes and size_bytes > before:
+                self._set_aside_bytes[name] = before
+                return False
+            return True
 
 
 class Account:
@@ -97,7 +120,16 @@ class Account:
     @property
     def used_bytes(self) -> int:
         """Bytes that this account has reserved."""
-        return self.budget.by_account()[self.name]
+        return self.budget._used_by(self.name)  # noqa: SLF001 - the budget's other half
+
+    def set_aside(self, size_bytes: int) -> None:
+        """Keep this many bytes, reservations included, for this account alone.
+
+        Raises:
+            BudgetTooSmallError: Where they are not free; the message names a total that would do.
+        """
+        if not self.budget._set_aside(self.name, size_bytes):  # noqa: SLF001 - the budget's other half
+            raise self._too_small(size_bytes - self.used_bytes)
 
     def try_reserve(self, size_bytes: int) -> bool:
         """Reserve bytes, if they are free; return whether they were."""
@@ -110,13 +142,17 @@ class Account:
             BudgetTooSmallError: Where they are not free; the message names a total that would do.
         """
         if not self.try_reserve(size_bytes):
-            budget = self.budget
-            needed_bytes = budget.used_bytes + size_bytes
-            raise BudgetTooSmallError(
-                f"{self.name} need {format_bytes(size_bytes)} more, and of the disk budget of "
-                f"{format_bytes(budget.total_bytes)} only {format_bytes(budget.free_bytes)} are free",
-                f"set disk_budget to {_rounded_up(needed_bytes)} or more",
-            )
+            raise self._too_small(size_bytes)
+
+    def _too_small(self, size_bytes: int) -> BudgetTooSmallError:
+        budget = self.budget
+        free_bytes = max(0, budget.free_bytes)
+        needed_bytes = budget.total_bytes + size_bytes - free_bytes
+        return BudgetTooSmallError(
+            f"{self.name} need {format_bytes(size_bytes)} more, and of the disk budget of "
+            f"{format_bytes(budget.total_bytes)} only {format_bytes(free_bytes)} are free",
+            f"set disk_budget to {_rounded_up(needed_bytes)} or more",
+        )
 
     def release(self, size_bytes: int) -> None:
         """Give back bytes reserved before."""

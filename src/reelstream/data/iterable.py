@@ -60,6 +60,7 @@ class StreamingVideoDataset(IterableDataset[Sample]):
         connections: The most ranged reads at once.
         max_bad_share: Stop above this share of bad clips.
         on_bad_archive: `stop` at a damaged archive, or `skip` what it does not give.
+        endpoint: Address of the Hub; None takes `HF_ENDPOINT`, or else the public one.
         give_up_after: Seconds without a byte after which a download has failed.
         token: For the Hub; None takes the one that is logged in, False none.
         telemetry: Who is told what happens; nobody where None.
@@ -89,6 +90,7 @@ class StreamingVideoDataset(IterableDataset[Sample]):
         connections: int = _Defaults.connections,
         max_bad_share: float = _Defaults.max_bad_share,
         on_bad_archive: Literal["stop", "skip"] = _Defaults.on_bad_archive,
+        endpoint: str | None = _Defaults.endpoint,
         give_up_after: float = _Defaults.give_up_after,
         token: str | bool | None = None,
         telemetry: Telemetry | None = None,
@@ -113,6 +115,7 @@ class StreamingVideoDataset(IterableDataset[Sample]):
             connections=connections,
             max_bad_share=max_bad_share,
             on_bad_archive=on_bad_archive,
+            endpoint=endpoint,
             give_up_after=give_up_after,
         )
         self._set_up(options, telemetry or Telemetry(), DiskBudget(options.disk_budget), token, None)
@@ -177,14 +180,12 @@ class StreamingVideoDataset(IterableDataset[Sample]):
         epoch = state.settings.epoch
         with session.pipeline(state) as pipeline:
             current = self._passes[epoch] = _Pass(pipeline, session.start_of(epoch + 1))
-            try:
-                while (ready := pipeline.next_sample()) is not None:
-                    current.last = ready.served.position
-                    yield self._sample(session, ready)
-                current.over = True
-                self._epoch, self._start, self._loaded = epoch + 1, None, None
-            finally:
-                self._tell(session, current)
+            while (ready := pipeline.next_sample()) is not None:
+                current.last = ready.served.position
+                yield self._sample(session, ready)
+            current.over = True
+            self._epoch, self._start, self._loaded = epoch + 1, None, None
+            self._tell_end(session, current)
 
     def __len__(self) -> int:
         """Samples of an epoch: all in the catalog; with `limit`, as many as that many clips have on average."""
@@ -331,15 +332,14 @@ class StreamingVideoDataset(IterableDataset[Sample]):
         while self._passes:
             self._passes.popitem()[1].pipeline.close()
 
-    def _tell(self, session: StreamSession, current: _Pass) -> None:
+    def _tell_end(self, session: StreamSession, current: _Pass) -> None:
         state = current.pipeline.state_after(None)
-        self._telemetry.emit(session.booked(state, over=current.over))
-        if current.over:
-            self._telemetry.emit(
-                events.EpochFinished(
-                    epoch=state.settings.epoch, num_samples=state.num_consumed, order_digest=state.order_digest
-                )
+        self._telemetry.emit(session.booked(state, over=True))
+        self._telemetry.emit(
+            events.EpochFinished(
+                epoch=state.settings.epoch, num_samples=state.num_consumed, order_digest=state.order_digest
             )
+        )
 
 
 class _Pass:

@@ -56,6 +56,8 @@ class StreamOptions:
     """Stop when more than this share of the clips met (of 100 at least) cannot be used."""
     on_bad_archive: Literal["stop", "skip"] = "stop"
     """What to do when an archive is damaged: stop, or go on without what it does not give."""
+    endpoint: str | None = None
+    """Address of the Hub; None takes `HF_ENDPOINT`, or else the public one."""
     give_up_after: Seconds = 600.0
     """Seconds without a byte, retries included, after which a download has failed."""
 

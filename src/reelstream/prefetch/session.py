@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Self
 
 import numpy as np
 
-from reelstream.cache import ClipCache, DiskBudget, Room, RunFolder
+from reelstream.cache import Account, ClipCache, DiskBudget, Room, RunFolder
 from reelstream.cache.budget import BLOCK_BYTES, block_bytes_of
 from reelstream.cancel import Cancellation
 from reelstream.catalog import Catalog, SubsetLayout, prepare_catalog, select_subsets
@@ -64,27 +65,29 @@ class StreamSession:
         self.budget = budget
         with contextlib.ExitStack() as stack:
             self._client = stack.enter_context(
-                HubClient(token=token, telemetry=telemetry, give_up_after_s=options.give_up_after)
+                HubClient(
+                    endpoint=options.endpoint, token=token, telemetry=telemetry, give_up_after_s=options.give_up_after
+                )
             )
             self.repository: Repository = self._client.repository(options.repo_id, options.revision)
             self.layouts: tuple[SubsetLayout, ...] = tuple(
                 select_subsets(self.repository, options.subsets, options.annotations)
             )
             self.folder = stack.enter_context(RunFolder(options.cache_dir))
-            stack.callback(self._release_accounts)
-            budget.account("folders").reserve(_FOLDERS_BYTES)
+            self._reserved: list[tuple[Account, int]] = []
+            stack.callback(self._release_reserved)
+            self._reserve("folders", _FOLDERS_BYTES)
             self.catalog: Catalog = stack.enter_context(
                 prepare_catalog(
                     self.layouts,
                     options.cache_dir / "catalog",
                     open_file=self._open_annotations,
-                    reserve=budget.account("catalog").reserve,
+                    reserve=lambda size_bytes: self._reserve("catalog", size_bytes),
                     progress=progress,
                     telemetry=telemetry,
                 )
             )
             self._cache = ClipCache(self.folder.path, budget.account("clips"))
-            self.clip_budget_bytes = self._checked_clip_budget()
             self._files: dict[str, RemoteFile] = {}
             self._stack = stack.pop_all()
 
@@ -229,7 +232,13 @@ class StreamSession:
     def _open_annotations(self, file: RepositoryFile) -> Iterator[bytes]:
         return self._client.open(self.repository, file).read(0, file.size_bytes, Cancellation())
 
-    def _checked_clip_budget(self) -> int:
+    @functools.cached_property
+    def clip_budget_bytes(self) -> int:
+        """What all clips may take on disk: the budget less all that others have reserved when this is first asked for.
+
+        Raises:
+            BudgetTooSmallError: Where nothing can work with what is left.
+        """
         clip_budget_bytes = self.budget.free_bytes
         if clip_budget_bytes < _LEAST_CLIP_BUDGET_BYTES:
             used = ", ".join(
@@ -264,6 +273,12 @@ class StreamSession:
             ahead=self.options.prefetch,
         )
 
-    def _release_accounts(self) -> None:
-        for name in ("folders", "catalog"):
-            self.budget.account(name).resize(0)
+    def _reserve(self, name: str, size_bytes: int) -> None:
+        account = self.budget.account(name)
+        account.reserve(size_bytes)
+        self._reserved.append((account, size_bytes))
+
+    def _release_reserved(self) -> None:
+        while self._reserved:
+            account, size_bytes = self._reserved.pop()
+            account.release(size_bytes)
