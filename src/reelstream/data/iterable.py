@@ -290,6 +290,11 @@ class StreamingVideoDataset(IterableDataset[Sample]):
         return self._opened()
 
     @property
+    def is_open(self) -> bool:
+        """Whether the catalog is at hand without opening anything."""
+        return self._session is not None
+
+    @property
     def epoch(self) -> int:
         """The epoch that the next iteration serves, or the running one."""
         return self._epoch

@@ -131,6 +131,11 @@ class TrainingLoop:
         """How far the run has come."""
         return self._progress
 
+    @property
+    def data_state(self) -> dict[str, Any] | None:
+        """The stream's state after the last finished step; None before the first."""
+        return self._data_state
+
     def resume(self, checkpoint: Checkpoint) -> None:
         """Go on from a checkpoint: weights, optimizer, generators, learning rate and place in the data.
 
@@ -175,9 +180,7 @@ class TrainingLoop:
                 self._save()
             if not stop.requested:
                 self._run_evaluation()
-            return TrainOutcome(
-                progress=self._progress, interrupted_by=stop.signal_name, batches=feeder.statistics
-            )
+            return TrainOutcome(progress=self._progress, interrupted_by=stop.signal_name, batches=feeder.statistics)
 
     def _at_last_step(self) -> bool:
         limit = self._options.max_steps

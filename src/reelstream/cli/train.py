@@ -1,0 +1,47 @@
+"""`reelstream train CONFIG [key=value …]`: train a model on a streamed dataset."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from reelstream.config import dump, load
+from reelstream.telemetry.report import summary_lines
+from reelstream.train.run import prepare_run_folder, run_training
+from reelstream.train.run_options import RunOptions
+
+# What shells report of a process that SIGINT or SIGTERM ended.
+_EXIT_BY_SIGNAL = {"SIGINT": 130, "SIGTERM": 143}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's own arguments."""
+    parser.add_argument("config", type=Path, help="YAML file; configs/streaming.yaml is one with a comment each")
+    parser.add_argument(
+        "overrides",
+        nargs="*",
+        metavar="KEY=VALUE",
+        help="replaces a value of the file, such as data.disk_budget=8GB",
+    )
+    parser.add_argument("--resume", action="store_true", help="go on from the newest good checkpoint of the run folder")
+    parser.add_argument("--restart", action="store_true", help="delete the run that is in the run folder, and start")
+    parser.add_argument("--quiet", action="store_true", help="show nothing while it runs")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Train; print what was streamed, the most that was on disk, the stall and the verdict."""
+    options = load(arguments.config, arguments.overrides, RunOptions)
+    prepare_run_folder(options.run_dir, resume=arguments.resume, restart=arguments.restart)
+    result = run_training(options, resolved=dump(options), resume=arguments.resume, quiet=arguments.quiet)
+    for line in summary_lines(result.report):
+        print(line)
+    print(f"report: {options.run_dir / 'report.json'}")
+    if result.interrupted_by is None:
+        return 0
+    print(
+        f"reelstream: stopped by {result.interrupted_by}; a checkpoint is saved\n"
+        f"  hint: go on with: reelstream train {arguments.config} --resume",
+        file=sys.stderr,
+    )
+    return _EXIT_BY_SIGNAL.get(result.interrupted_by, 1)

@@ -1,0 +1,66 @@
+"""What a configuration file says: one dataclass a section."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from reelstream.errors import ConfigError
+from reelstream.prefetch.options import StreamOptions
+from reelstream.train.options import CheckpointOptions, EvaluationOptions, ModelOptions, TrainOptions
+from reelstream.units import ByteRate, ByteSize, Seconds
+
+
+@dataclass(frozen=True, kw_only=True)
+class LocalHubOptions:
+    """A Hub on loopback that serves a folder of repositories for the time of the run."""
+
+    root: Path
+    """Folder of repositories, as `reelstream serve` takes it."""
+    bandwidth: ByteRate | None = None
+    """Bytes per second over all connections, such as `10MB/s`; None does not limit them."""
+    latency: Seconds = 0.0
+    """Seconds before each answer, such as `50ms`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """A training run."""
+
+    run_dir: Path
+    """Folder of the run: checkpoints, events, report. Its bytes count in the disk budget."""
+    data: StreamOptions
+    """What is streamed."""
+    streaming_mode: bool = True
+    """Stream through a small window on disk. Downloading everything first is not built yet, so false is refused."""
+    model: ModelOptions = field(default_factory=ModelOptions)
+    """What is trained."""
+    train: TrainOptions = field(default_factory=TrainOptions)
+    """How."""
+    checkpoints: CheckpointOptions = field(default_factory=CheckpointOptions)
+    """When it is saved."""
+    evaluation: EvaluationOptions = field(default_factory=EvaluationOptions)
+    """What it is asked about held-out clips."""
+    local_hub: LocalHubOptions | None = None
+    """Serve a folder on loopback and stream from there; None streams from the Hub."""
+    log_budget: ByteSize = 50_000_000
+    """The most bytes of the event log; no more than a twentieth of the disk budget is used."""
+
+    def __post_init__(self) -> None:
+        if not self.streaming_mode:
+            raise ConfigError(
+                "streaming_mode is false, and downloading everything before training is not built yet",
+                "leave streaming_mode out, or set it to true",
+            )
+        if self.evaluation.subset is not None and self.evaluation.subset in self.data.subsets:
+            raise ConfigError(
+                f"evaluation.subset {self.evaluation.subset} is trained on as well",
+                "take it out of data.subsets: what was trained on says nothing about what was learned",
+            )
+        if self.local_hub is not None and self.data.endpoint is not None:
+            raise ConfigError("local_hub and data.endpoint are both set", "set one of them")
+
+    @property
+    def log_limit_bytes(self) -> int:
+        """Bytes that the event log may take."""
+        return min(self.log_budget, self.data.disk_budget // 20)
