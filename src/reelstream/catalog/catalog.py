@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -50,6 +51,7 @@ class Catalog:
     def __init__(self, subsets: Sequence[SubsetCatalog], telemetry: Telemetry) -> None:
         self._subsets = tuple(subsets)
         self._telemetry = telemetry
+        self._lock = threading.Lock()
         self._told: set[str] = set()
         self._number_of = {subset.name: number for number, subset in enumerate(subsets)}
         self._first_clips = _starts([subset.num_clips for subset in subsets])
@@ -83,15 +85,21 @@ class Catalog:
         if found is None:
             return None
         clip = int(self._first_clips[number]) + found.clip
-        if not found.is_exact and subset not in self._told:
-            self._told.add(subset)
-            self._telemetry.emit(
-                Notice(
-                    message=f"{subset}: archives and annotations name files differently; {member_name!r} is taken for "
-                    f"{self.clip(clip).path!r}, since the ends agree. Others are matched in the same way."
-                )
-            )
+        if not found.is_exact:
+            self._tell_once(subset, member_name, clip)
         return clip
+
+    def _tell_once(self, subset: str, member_name: str, clip: int) -> None:
+        with self._lock:
+            if subset in self._told:
+                return
+            self._told.add(subset)
+        self._telemetry.emit(
+            Notice(
+                message=f"{subset}: archives and annotations name files differently; {member_name!r} is taken for "
+                f"{self.clip(clip).path!r}, since the ends agree. Others are matched in the same way."
+            )
+        )
 
     def clip(self, clip: int) -> ClipRecord:
         """Return what is known of a clip."""
