@@ -1,11 +1,11 @@
-"""Checkpoints: whole or invisible, inside the disk budget, and no pickle.
+r"""Checkpoints: whole or invisible, inside the disk budget, and no pickle.
 
 ```
 RUN/checkpoints/
 ├── step-00000123/
 │   ├── model.safetensors        weights; with the small files beside it, a folder that `from_pretrained` reads
 │   ├── config.json, tokenizer.json, ...
-│   ├── optimizer.safetensors    \\
+│   ├── optimizer.safetensors    \
 │   ├── random.safetensors        } absent where only weights are saved
 │   ├── trainer.json             /
 │   ├── data_state.json
@@ -156,7 +156,9 @@ class CheckpointStore:
                 if _PARTIAL_FOLDER.match(entry.name):
                     shutil.rmtree(entry)
         except OSError as error:
-            raise DiskError(f"{self._folder} cannot be used for checkpoints: {error}", "choose another folder") from error
+            raise DiskError(
+                f"{self._folder} cannot be used for checkpoints: {error}", "choose another folder"
+            ) from error
         for step, folder in _step_folders(self._folder).items():
             self._size_bytes[step] = _size_on_disk(folder)
             self._allowance.reserve(self._size_bytes[step])

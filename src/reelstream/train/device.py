@@ -47,7 +47,9 @@ def _choose_device(name: str) -> torch.device:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ConfigError(f"train.device {name!r} cannot be used: {reason}", "set train.device to auto or cpu") from error
+        raise ConfigError(
+            f"train.device {name!r} cannot be used: {reason}", "set train.device to auto or cpu"
+        ) from error
     return device
 
 

@@ -7,6 +7,7 @@ import importlib.util
 import logging
 import warnings
 from collections.abc import Iterator
+from typing import Any
 
 from reelstream.errors import MissingExtraError
 
@@ -26,15 +27,25 @@ def require_train_extra(*modules: str) -> None:
             )
 
 
+def transformers_module() -> Any:
+    """Return the module transformers, imported at the first call: seconds that other commands should not pay.
+
+    Raises:
+        MissingExtraError: Where it is not installed.
+    """
+    require_train_extra("transformers")
+    import transformers  # noqa: PLC0415 - an optional dependency
+
+    return transformers
+
+
 @contextlib.contextmanager
 def quiet_transformers() -> Iterator[None]:
     """Keep transformers' advice and progress bars off the terminal as long as the block runs.
 
     Its warnings speak of options of its own classes, which our users never see; its errors pass.
     """
-    require_train_extra("transformers")
-    from transformers.utils import logging as foreign_logging  # noqa: PLC0415 - an optional dependency
-
+    foreign_logging = transformers_module().utils.logging
     verbosity = foreign_logging.get_verbosity()
     bars = foreign_logging.is_progress_bar_enabled()
     foreign_logging.set_verbosity(logging.ERROR)

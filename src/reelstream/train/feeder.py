@@ -112,12 +112,11 @@ class BatchFeeder:
                     self._handoff.put(batch)
                     num_batches += 1
                 # A resume may have stopped at the very end of an epoch.
-                if num_batches == 0 and not (self._resumed and epoch == self._epochs.start):
-                    raise ConfigError(
-                        f"the dataset gave no samples in epoch {epoch}",
-                        "check subsets, annotations, limit, and the report's list of quarantined clips",
-                    )
-                self._handoff.put(EpochEnd(epoch=epoch))
+                if num_batches or (self._resumed and epoch == self._epochs.start):
+                    self._handoff.put(EpochEnd(epoch=epoch))
+                else:
+                    self._handoff.fail(_empty(epoch))
+                    return
         except Cancelled:
             self._handoff.close()
         except BaseException as error:  # noqa: BLE001 - it goes to the trainer's thread, whatever it is
@@ -151,6 +150,13 @@ class BatchFeeder:
             data_state=self._stream.state_dict(after=last),
             stream_wait_s=wait_s,
         )
+
+
+def _empty(epoch: int) -> ConfigError:
+    return ConfigError(
+        f"the dataset gave no samples in epoch {epoch}",
+        "check subsets, annotations, limit, and the report's list of quarantined clips",
+    )
 
 
 def encode_sample(family: Family, sample: Sample) -> EncodedSample:

@@ -6,14 +6,12 @@ import dataclasses
 from collections.abc import Iterator
 
 from reelstream.cache import DiskBudget
-from reelstream.catalog import parse_answer, parse_options
-from reelstream.data import Sample, StreamingVideoDataset
+from reelstream.data import StreamingVideoDataset
 from reelstream.errors import ConfigError
 from reelstream.prefetch.options import StreamOptions
 from reelstream.telemetry import Telemetry
-from reelstream.train.evaluate import Question
+from reelstream.train.evaluate import Question, question_of
 from reelstream.train.options import EvaluationOptions
-from reelstream.types import Messages
 
 
 def held_out_questions(
@@ -51,23 +49,3 @@ def held_out_questions(
             f"evaluation.subset {options.subset} holds no multiple-choice question with an answer among its options",
             "name another subset, or leave evaluation.subset out",
         )
-
-
-def question_of(sample: Sample) -> Question | None:
-    """Return the first question of a sample's conversation; None where it is not one with lettered options."""
-    turns = sample["conversations"]
-    if len(turns) < 2:
-        return None
-    options = parse_options(turns[0]["value"])
-    right = parse_answer(turns[1]["value"], options) if options is not None else None
-    if options is None or right is None:
-        return None
-    asked: Messages = sample["messages"][:1]
-    return Question(
-        frames=sample["frames"],
-        timestamps=sample["timestamps"].tolist(),
-        duration=sample["duration"],
-        messages=asked,
-        answers=tuple(options),
-        right=right,
-    )

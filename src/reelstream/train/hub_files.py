@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from reelstream.errors import AccessDeniedError, ConfigError, HubError, NetworkError, NotFoundOnHubError
-from reelstream.train.extra import quiet_transformers
+from reelstream.train.extra import quiet_transformers, transformers_module
 
 SMALL_FILES = (
     "config.json",
@@ -54,8 +54,7 @@ class FileSource:
 
     def path(self, file_name: str) -> Path | None:
         """Return where a file lies on this machine, fetched if need be; None where the repository lacks it."""
-        from transformers.utils import cached_file  # noqa: PLC0415 - an optional dependency
-
+        cached_file = transformers_module().utils.hub.cached_file
         with translated_errors(self):
             found = cached_file(
                 self.name, file_name, revision=self.revision, _raise_exceptions_for_missing_entries=False

@@ -11,9 +11,8 @@ from typing import Any
 import torch
 
 from reelstream.train.device import seed_everything
-from reelstream.train.extra import quiet_transformers, require_train_extra
-from reelstream.train.families import Family
-from reelstream.train.families import qwen3_vl, smolvlm2
+from reelstream.train.extra import quiet_transformers, require_train_extra, transformers_module
+from reelstream.train.families import Family, qwen3_vl, smolvlm2
 from reelstream.train.hub_files import FileSource, translated_errors
 from reelstream.train.options import FamilyName, ModelOptions
 from reelstream.train.tiny import tiny_config, tiny_settings
@@ -90,9 +89,7 @@ def _tiny_model(options: ModelOptions, texts: Iterable[str], seed: int) -> Loade
 
 
 def _from_config(config: Any) -> Any:
-    from transformers import AutoModelForImageTextToText  # noqa: PLC0415 - an optional dependency
-
-    return AutoModelForImageTextToText.from_config(config, dtype=torch.float32).train()
+    return transformers_module().AutoModelForImageTextToText.from_config(config, dtype=torch.float32).train()
 
 
 def _small_files_of_tiny(config: Any, family: Family) -> dict[str, bytes]:
@@ -118,8 +115,7 @@ def _json(value: Mapping[str, Any]) -> bytes:
 
 
 def _published_model(source: FileSource, options: ModelOptions, *, with_weights: bool) -> LoadedModel:
-    from transformers import AutoConfig, AutoModelForImageTextToText, AutoTokenizer  # noqa: PLC0415 - optional
-
+    transformers = transformers_module()
     config_json = source.require_json("config.json")
     source.refuse_unless(
         config_json.get("model_type") == MODEL_TYPES[options.family],
@@ -127,13 +123,13 @@ def _published_model(source: FileSource, options: ModelOptions, *, with_weights:
     )
     small_files = source.read_small_files()
     with quiet_transformers(), translated_errors(source):
-        tokenizer = AutoTokenizer.from_pretrained(source.name, revision=source.revision)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(source.name, revision=source.revision)
         if with_weights:
-            model = AutoModelForImageTextToText.from_pretrained(
+            model = transformers.AutoModelForImageTextToText.from_pretrained(
                 source.name, revision=source.revision, dtype=torch.float32
             ).train()
         else:
-            model = _from_config(AutoConfig.from_pretrained(source.name, revision=source.revision))
+            model = _from_config(transformers.AutoConfig.from_pretrained(source.name, revision=source.revision))
     return LoadedModel(model=model, family=_family_of(source, options, tokenizer), small_files=small_files)
 
 

@@ -49,7 +49,8 @@ class TinyOptions:
     def __post_init__(self) -> None:
         _require(
             self.vocabulary_size >= 300,
-            f"model.tiny.vocabulary_size must be at least 300 (256 bytes and the special tokens), not {self.vocabulary_size}",
+            "model.tiny.vocabulary_size must be at least 300 (256 bytes and the special tokens), "
+            f"not {self.vocabulary_size}",
         )
         for name in ("hidden_size", "vision_hidden_size"):
             size = getattr(self, name)

@@ -29,7 +29,7 @@ MODEL_FILE, OPTIMIZER_FILE, RANDOM_FILE = "model.safetensors", "optimizer.safete
 TRAINER_FILE, DATA_FILE, RUN_FILE = "trainer.json", "data_state.json", "run_state.json"
 
 _JSON_ALLOWANCE_BYTES = 512 * 1024
-"""For the three JSON files together: generators 15 kB, a stream's state some kB, totals with a thousand clips' names."""
+"""For three JSON files: generators 15 kB, a stream's state some kB, totals with the names of a thousand clips."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,7 +157,7 @@ def restore(
         if name in differing:
             saved, here = differing[name]
             raise StateError(
-                f"the checkpoint was made with train.{name} = {saved}, and now it is {here}: steps would hold other samples",
+                f"the checkpoint was made with train.{name} = {saved}, not {here}: steps would hold other samples",
                 f"set train.{name} to {saved}, or start a new run",
             )
     load_weights(loaded.model, checkpoint.tensors(MODEL_FILE))

@@ -51,7 +51,7 @@ def load_weights(model: torch.nn.Module, weights: Mapping[str, Tensor]) -> None:
     for name, shape in expected.items():
         if weights[name].shape != shape:
             raise StateError(
-                f"the checkpoint is of another model: {name} is {list(weights[name].shape)} there and {list(shape)} here",
+                f"the checkpoint is of another model: {name} is {list(weights[name].shape)} there, {list(shape)} here",
                 "use the options of the saved run",
             )
     # Not strict: tied names are missing, and follow the one that is there.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from reelstream.train.extra import transformers_module
 from reelstream.train.families.qwen3_vl import (
     IMAGE_TOKEN,
     VIDEO_TOKEN,
@@ -60,14 +61,12 @@ def _text_config(tiny: TinyOptions, tokenizer: Any) -> dict[str, Any]:
 
 
 def _qwen3_vl_config(options: ModelOptions, tokenizer: Any) -> Any:
-    from transformers import Qwen3VLConfig  # noqa: PLC0415 - an optional dependency
-
     tiny = options.tiny
     # Half a head's pairs turn with time, a quarter each with height and width, as in the published models.
     num_pairs = tiny.hidden_size // tiny.num_heads // 2
     section = [num_pairs - 2 * (num_pairs // 4), num_pairs // 4, num_pairs // 4]
     rope = {"rope_type": "default", "rope_theta": 5e6, "mrope_section": section, "mrope_interleaved": True}
-    return Qwen3VLConfig(
+    return transformers_module().Qwen3VLConfig(
         text_config={**_text_config(tiny, tokenizer), "rope_parameters": rope},
         vision_config={
             "depth": tiny.vision_layers,
@@ -90,10 +89,8 @@ def _qwen3_vl_config(options: ModelOptions, tokenizer: Any) -> Any:
 
 
 def _smolvlm_config(options: ModelOptions, tokenizer: Any) -> Any:
-    from transformers import SmolVLMConfig  # noqa: PLC0415 - an optional dependency
-
     tiny = options.tiny
-    return SmolVLMConfig(
+    return transformers_module().SmolVLMConfig(
         text_config={**_text_config(tiny, tokenizer), "model_type": "llama", "rms_norm_eps": 1e-5},
         vision_config={
             "hidden_size": tiny.vision_hidden_size,

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from reelstream.errors import ConfigError
-from reelstream.train.extra import require_train_extra
+from reelstream.train.extra import require_train_extra, transformers_module
 
 
 def build_tokenizer(
@@ -62,8 +62,8 @@ def tokenizer_bytes(tokenizer: Any) -> bytes:
 
 
 def _wrapped(tokenizer: Any, special_tokens: Sequence[str], pad_token: str, end_token: str) -> Any:
-    from transformers import PreTrainedTokenizerFast  # noqa: PLC0415 - an optional dependency
-
-    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token=pad_token, eos_token=end_token)
+    fast = transformers_module().PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token=pad_token, eos_token=end_token
+    )
     fast.add_tokens(list(special_tokens), special_tokens=True)
     return fast

@@ -57,11 +57,16 @@ class Family(Protocol):
         """
         ...
 
-    def encode(self, messages: Messages, clip: PreparedClip | None) -> EncodedSample:
+    def encode(self, messages: Messages, clip: PreparedClip | None, *, answer_from: int | None = None) -> EncodedSample:
         """Return tokens and labels of a conversation; labels cover the assistant's turns only.
 
         The first video part becomes the clip's text. Special tokens that stand in the conversation's own text are
         broken up, so that a dataset cannot forge turns or clips.
+
+        Args:
+            messages: The conversation.
+            clip: Its clip; None takes the conversation as text only.
+            answer_from: Where given, labels cover the last assistant turn only, from this character of its text on.
         """
         ...
 

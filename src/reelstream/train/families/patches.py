@@ -59,7 +59,8 @@ class PixelLimits:
 
         Args:
             num_frames: At least `temporal_factor`.
-            height: Pixels, as `width`; neither above 200 times the other.
+            height: Pixels.
+            width: Pixels; neither side above 200 times the other.
 
         Raises:
             ValueError: Where the frames are too narrow for the model.
@@ -69,7 +70,9 @@ class PixelLimits:
             scale = max(factor / height, factor / width)
             height, width = int(height * scale), int(width * scale)
         if max(height, width) / min(height, width) > 200:
-            raise ValueError(f"frames of {width}x{height} pixels are too narrow: the sides differ by more than 200 times")
+            raise ValueError(
+                f"frames of {width}x{height} pixels are too narrow: the sides differ by more than 200 times"
+            )
         new_height, new_width = round(height / factor) * factor, round(width / factor) * factor
         rounded_frames = round(num_frames / self.temporal_factor) * self.temporal_factor
         pixels = rounded_frames * new_height * new_width
@@ -90,6 +93,9 @@ def patchify(frames: Tensor, *, patch_size: int, merge_size: int, temporal_patch
     Args:
         frames: T x 3 x H x W, sides multiples of `patch_size * merge_size`. The last frame is repeated where T is no
             multiple of `temporal_patch_size`.
+        patch_size: Pixels.
+        merge_size: The model merges squares of so many patches a side.
+        temporal_patch_size: Frames.
 
     Returns:
         Patches, (t h w) x (3 * temporal_patch_size * patch_size**2), neighbours that are merged next to each other;

@@ -26,7 +26,7 @@ from reelstream.types import Messages
 VIDEO_TOKEN = "<|video_pad|>"  # noqa: S105 - a token of text
 IMAGE_TOKEN = "<|image_pad|>"  # noqa: S105
 VISION_START, VISION_END = "<|vision_start|>", "<|vision_end|>"
-PAD_TOKEN, END_TOKEN = "<|endoftext|>", "<|im_end|>"  # noqa: S105
+PAD_TOKEN, END_TOKEN = "<|endoftext|>", "<|im_end|>"
 
 # M-RoPE counts text and video tokens differently, and is told which is which by these numbers.
 _VIDEO_TYPE = 2
@@ -63,7 +63,7 @@ class Qwen3VLSettings:
     def from_json(cls, config: Mapping[str, Any]) -> Qwen3VLSettings:
         """Return the settings that a video processor's configuration holds."""
         size = config.get("size") or {}
-        found = {
+        found: dict[str, Any] = {
             "min_pixels": size.get("shortest_edge"),
             "max_pixels": size.get("longest_edge"),
             "resample": FILTERS.get(config["resample"]) if "resample" in config else None,
@@ -142,10 +142,14 @@ class Qwen3VLFamily:
         text = VISION_START + "".join(f"<{middle:.1f} seconds>{pads}" for middle in middles) + VISION_END
         return PreparedClip(tensors={"pixel_values_videos": patches, "video_grid_thw": grid}, text=text)
 
-    def encode(self, messages: Messages, clip: PreparedClip | None) -> EncodedSample:
+    def encode(self, messages: Messages, clip: PreparedClip | None, *, answer_from: int | None = None) -> EncodedSample:
         """Return tokens and labels of a conversation; labels cover the assistant's turns only."""
         rendered = render(
-            messages, style=STYLE, clip_text=clip.text if clip else None, special_tokens=self._controls
+            messages,
+            style=STYLE,
+            clip_text=clip.text if clip else None,
+            special_tokens=self._controls,
+            answer_from=answer_from,
         )
         input_ids, labels = tokenize(self.tokenizer, rendered)
         has_clip = clip is not None and bool((input_ids == self._video_id).any())

@@ -40,11 +40,23 @@ class Rendered:
 
 
 def render(
-    messages: Messages, *, style: ChatStyle, clip_text: str | None, special_tokens: Iterable[str]
+    messages: Messages,
+    *,
+    style: ChatStyle,
+    clip_text: str | None,
+    special_tokens: Iterable[str],
+    answer_from: int | None = None,
 ) -> Rendered:
     """Return the conversation as the family's chat template writes it.
 
     The first video part becomes `clip_text`; further ones, and all where it is None, become nothing.
+
+    Args:
+        messages: The conversation.
+        style: How turns are written.
+        clip_text: What stands for the clip.
+        special_tokens: Are broken up where the conversation's own text holds them.
+        answer_from: Where given, the only span is the last assistant turn's, from this character of its text on.
     """
     neutral = _neutraliser(special_tokens)
     text = style.opening
@@ -68,6 +80,9 @@ def render(
         else:
             text += f"{style.turn_opening(role, begins_with_clip)}{content}{style.turn_end}"
         text += style.between
+    if answer_from is not None and spans:
+        start, end = spans[-1]
+        spans = [(start + len(style.assistant_lead) + answer_from, end)] if answer_from else [(start, end)]
     return Rendered(text=text, spans=tuple(spans))
 
 

@@ -18,8 +18,8 @@ from reelstream.train.families.rendering import ChatStyle, pad, render, tokenize
 from reelstream.types import Messages
 
 IMAGE_TOKEN = "<image>"  # noqa: S105 - a token of text
-FAKE_TOKEN, GLOBAL_TOKEN = "<fake_token_around_image>", "<global-img>"  # noqa: S105
-END_TOKEN, PAD_TOKEN = "<end_of_utterance>", "<|endoftext|>"  # noqa: S105
+FAKE_TOKEN, GLOBAL_TOKEN = "<fake_token_around_image>", "<global-img>"
+END_TOKEN, PAD_TOKEN = "<end_of_utterance>", "<|endoftext|>"
 
 # Larger frames are cut to this side before anything else, as the family's processor does.
 _LARGEST_SIDE = 4096
@@ -54,7 +54,7 @@ class SmolVLM2Settings:
         sampling = config.get("video_sampling") or {}
         # The family's processor lets `size` win over `video_sampling` where both are there.
         size = config.get("size") or sampling.get("video_size") or {}
-        found = {
+        found: dict[str, Any] = {
             "longest_edge": size.get("longest_edge"),
             "image_size": (config.get("max_image_size") or {}).get("longest_edge"),
             "tokens_per_frame": processor.get("image_seq_len"),
@@ -116,10 +116,14 @@ class SmolVLM2Family:
         lines += [f"\nFrame from {int(time // 60):02d}:{int(time % 60):02d}:{image}" for time in timestamps]
         return "".join(lines) + "\n\n"
 
-    def encode(self, messages: Messages, clip: PreparedClip | None) -> EncodedSample:
+    def encode(self, messages: Messages, clip: PreparedClip | None, *, answer_from: int | None = None) -> EncodedSample:
         """Return tokens and labels of a conversation; labels cover the assistant's turns only."""
         rendered = render(
-            messages, style=STYLE, clip_text=clip.text if clip else None, special_tokens=self._controls
+            messages,
+            style=STYLE,
+            clip_text=clip.text if clip else None,
+            special_tokens=self._controls,
+            answer_from=answer_from,
         )
         input_ids, labels = tokenize(self.tokenizer, rendered)
         has_clip = clip is not None and bool((input_ids == self._image_id).any())
