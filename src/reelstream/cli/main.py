@@ -28,25 +28,46 @@ def _load(name: str) -> Command:
     return cast("Command", importlib.import_module(f"reelstream.cli.{name.replace('-', '_')}"))
 
 
-def _parser(name: str | None) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="reelstream", description=reelstream.__doc__)
+def _general_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="reelstream",
+        description=reelstream.__doc__,
+        epilog="commands:\n" + "\n".join(f"  {name:<13} {summary}" for name, summary in COMMANDS.items()),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--version", action="version", version=f"reelstream {reelstream.__version__}")
-    parser.add_argument("--traceback", action="store_true", help="show where an error was raised")
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for command, summary in COMMANDS.items():
-        subparser = commands.add_parser(command, help=summary, description=summary[0].upper() + summary[1:] + ".")
-        if command == name:
-            _load(command).add_arguments(subparser)
+    _add_traceback(parser)
+    parser.add_argument("command", metavar="COMMAND", choices=COMMANDS, help=", ".join(COMMANDS))
     return parser
+
+
+def _command_parser(name: str) -> argparse.ArgumentParser:
+    summary = COMMANDS[name]
+    parser = argparse.ArgumentParser(prog=f"reelstream {name}", description=summary[0].upper() + summary[1:] + ".")
+    _add_traceback(parser)
+    _load(name).add_arguments(parser)
+    return parser
+
+
+def _add_traceback(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--traceback", action="store_true", help="show where an error was raised")
+
+
+def _parse(words: Sequence[str]) -> tuple[str, argparse.Namespace]:
+    """Return the command and its arguments; options may stand anywhere among them."""
+    place = next((place for place, word in enumerate(words) if not word.startswith("-")), len(words))
+    general = _general_parser().parse_args(words[: place + 1])
+    arguments = _command_parser(general.command).parse_intermixed_args(words[place + 1 :])
+    arguments.traceback |= general.traceback
+    return general.command, arguments
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; return its exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
-    name = next((word for word in words if word in COMMANDS), None)
-    arguments = _parser(name).parse_args(words)
+    command, arguments = _parse(words)
     try:
-        return _load(arguments.command).run(arguments)
+        return _load(command).run(arguments)
     except ReelstreamError as error:
         if arguments.traceback:
             raise
