@@ -52,22 +52,26 @@ class FileSource:
     ) -> None:
         self._quiet.close()
 
-    def path(self, file_name: str) -> Path | None:
-        """Return where a file lies on this machine, fetched if need be; None where the repository lacks it."""
+    def path(self, file_name: str, *, required: bool = False) -> Path | None:
+        """Return where a file lies on this machine, fetched if need be; None where the repository lacks it.
+
+        Without a network, one that is not `required` and not on this machine is taken for one that does not exist:
+        whoever loaded the model before may never have asked for it.
+        """
         cached_file = transformers_module().utils.hub.cached_file
         with translated_errors(self):
             found = cached_file(
-                self.name, file_name, revision=self.revision, _raise_exceptions_for_missing_entries=False
+                self.name, file_name, revision=self.revision, _raise_exceptions_for_missing_entries=required
             )
         return None if found is None else Path(found)
 
-    def json(self, file_name: str) -> dict[str, Any] | None:
+    def json(self, file_name: str, *, required: bool = False) -> dict[str, Any] | None:
         """Return the object in a file; None where the repository lacks it.
 
         Raises:
             ConfigError: Where the file is not a JSON object.
         """
-        path = self.path(file_name)
+        path = self.path(file_name, required=required)
         if path is None:
             return None
         try:
@@ -77,12 +81,12 @@ class FileSource:
         self.refuse_unless(isinstance(value, dict), f"has a {file_name} that is no JSON object")
         return dict(value)
 
-    def require_json(self, file_name: str) -> dict[str, Any]:
-        """Return the object in a file that every model has."""
-        value = self.json(file_name)
+    def config(self) -> dict[str, Any]:
+        """Return the object in `config.json`, which every model has."""
+        value = self.json("config.json", required=True)
         if value is None:
             raise NotFoundOnHubError(
-                f"the model {self.name} has no {file_name}", "check model.name: it must be a model of transformers"
+                f"the model {self.name} has no config.json", "check model.name: it must be a model of transformers"
             )
         return value
 

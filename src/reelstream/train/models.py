@@ -116,7 +116,7 @@ def _json(value: Mapping[str, Any]) -> bytes:
 
 def _published_model(source: FileSource, options: ModelOptions, *, with_weights: bool) -> LoadedModel:
     transformers = transformers_module()
-    config_json = source.require_json("config.json")
+    config_json = source.config()
     source.refuse_unless(
         config_json.get("model_type") == MODEL_TYPES[options.family],
         f"holds a model of the type {config_json.get('model_type')!r}, and model.family is {options.family}",
