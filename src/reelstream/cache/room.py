@@ -1,15 +1,16 @@
 """Who may put how much on disk, and when: the policy of the clip budget, pure, run as it is by the simulator too.
 
 A lane's *front* window is the oldest one that is not used up; a lane that is still reading its front window must always
-be able to finish it, or the trainer would wait for ever. So each lane that reads on has a share of the budget committed
-to its front window, whether it is filled yet or not, and windows further ahead take turns in what is left:
+be able to finish it, or the trainer would wait for ever. So each lane that reads on has a share of the budget for
+itself, as large as a window can be, and what its windows take beyond that comes out of a part for all:
 
 ```
-clip budget │ front share of lane 0 │ … │ front share of lane L-1 │ ahead, first come first served │
+clip budget │ share of lane 0 │ … │ share of lane L-1 │ for all, first come first served │
 ```
 
-A used-up front window's share passes to the next window of its lane, which by then may lie in the part ahead; since no
-window is larger than a share, the commitments only shrink by that. No clip larger than `clip budget / (L + 2)` is
+A lane begins its next window only when the one before has arrived whole. So a lane that still reads its front window
+holds nothing else, and finds the rest of its share free; a lane that reads further ahead fills the room that its front
+window leaves as it is used up. No window is larger than a share, and no clip larger than `clip budget / (L + 2)` is
 admitted, hence L shares always fit beside the two largest clips.
 """
 
@@ -59,7 +60,7 @@ class Room:
         assert size_bytes <= self.largest_clip_bytes
         if self._is_front(lane, window):
             return True
-        return self._ahead and self._committed_bytes() + size_bytes <= self.clip_budget_bytes
+        return self._ahead and size_bytes <= self._room_bytes(lane, [0] * self.num_lanes)
 
     def admit(self, lane: int, window: int, size_bytes: int) -> None:
         """Book a clip that may be admitted, from before its first byte is written."""
@@ -97,14 +98,10 @@ class Room:
         front = self._is_front(lane, window)
         if not (front or self._ahead):
             return 0
-        announced_bytes = sum(self._announced) - self._announced[lane]
-        ahead_bytes = self.clip_budget_bytes - self._committed_bytes() - announced_bytes
+        room_bytes = min(self.range_bytes, self._room_bytes(lane, self._announced))
         if front:
-            front_bytes = self._share_bytes - self._held[lane].get(window, 0)
-            return max(self._least_range_bytes, min(self.range_bytes, front_bytes + max(0, ahead_bytes)))
-        if ahead_bytes < max(self._least_range_bytes, self.range_bytes // 2):
-            return 0
-        return min(self.range_bytes, ahead_bytes)
+            return max(self._least_range_bytes, room_bytes)
+        return room_bytes if room_bytes >= max(self._least_range_bytes, self.range_bytes // 2) else 0
 
     def announce(self, lane: int, size_bytes: int) -> None:
         """Book the bytes of a ranged read that begins (or, with 0, has ended)."""
@@ -119,11 +116,13 @@ class Room:
         held = self._held[lane]
         return not held or next(iter(held)) == window
 
-    def _committed_bytes(self) -> int:
-        return sum(map(self._commitment, range(len(self._held))))
+    def _room_bytes(self, lane: int, announced: list[int]) -> int:
+        """Return what a lane may take more: the rest of its share, and what the others leave of the part for all."""
+        others = (other for other in range(self.num_lanes) if other != lane)
+        taken_bytes = sum(self._commitment(other, announced[other]) for other in others)
+        return self.clip_budget_bytes - taken_bytes - sum(self._held[lane].values())
 
-    def _commitment(self, lane: int) -> int:
-        sizes = list(self._held[lane].values())
-        if not self._reading[lane]:
-            return sum(sizes)
-        return max(self._share_bytes, sizes[0] if sizes else 0) + sum(sizes[1:])
+    def _commitment(self, lane: int, announced_bytes: int) -> int:
+        """Return what is not for other lanes: what a lane holds or is about to, and its share while it reads."""
+        held_bytes = sum(self._held[lane].values()) + announced_bytes
+        return max(self._share_bytes, held_bytes) if self._reading[lane] else held_bytes
