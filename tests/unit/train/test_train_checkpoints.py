@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,6 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from train_kit import smallest_model
 
 from reelstream.cache.budget import DiskBudget
 from reelstream.errors import BudgetTooSmallError, DiskError, StateError
@@ -20,6 +20,7 @@ from reelstream.train.loop import _make_optimizer
 from reelstream.train.models import LoadedModel
 from reelstream.train.options import CheckpointOptions, TrainOptions
 from reelstream.train.saving import Progress, checkpoint_contents, checkpoint_size_bytes
+from train_kit import smallest_model
 
 
 def contents_of(step: int, size: int = 1000) -> CheckpointContents:
@@ -131,7 +132,7 @@ def moments_of(monkeypatch: pytest.MonkeyPatch, at: int) -> None:
     monkeypatch.setattr(module, "_write_file", counted(module._write_file))
     monkeypatch.setattr(Path, "rename", counted(Path.rename))
     # A killed process cleans nothing up.
-    monkeypatch.setattr(module.shutil, "rmtree", counted(lambda *_, **__: None))
+    monkeypatch.setattr(shutil, "rmtree", counted(lambda *_, **__: None))
 
 
 @pytest.mark.parametrize("at", range(1, 12))
@@ -224,13 +225,13 @@ def test_the_size_of_a_tensor_file_is_never_underestimated(
 
 
 @pytest.fixture(scope="module")
-def trained() -> Iterator[tuple[LoadedModel, torch.optim.Optimizer]]:
+def trained() -> tuple[LoadedModel, torch.optim.Optimizer]:
     loaded = smallest_model()
     optimizer = _make_optimizer(loaded.model, TrainOptions())
     for parameter in loaded.model.parameters():
         parameter.grad = torch.ones_like(parameter)
     optimizer.step()
-    yield loaded, optimizer
+    return loaded, optimizer
 
 
 @pytest.mark.parametrize("weights_only", [False, True])

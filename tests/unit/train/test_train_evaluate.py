@@ -5,13 +5,14 @@ from typing import Any
 
 import pytest
 import torch
-from train_kit import make_sample, smallest_model
 
 from reelstream.train import evaluate as module
 from reelstream.train.device import Compute
 from reelstream.train.evaluate import Answer, Question, evaluate, question_of
+from reelstream.train.loss import token_losses
 from reelstream.train.models import LoadedModel
 from reelstream.types import Position
+from train_kit import make_sample, smallest_model
 
 CPU = Compute(device=torch.device("cpu"), use_bfloat16=False)
 
@@ -82,8 +83,8 @@ def test_the_option_of_the_lowest_loss_is_taken_whatever_the_batches(loaded: Loa
 
 
 def test_only_the_words_are_scored(loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    scored = []
-    original = module.token_losses
+    scored: list[str] = []
+    original = token_losses
 
     def recorded(model: Any, batch: dict[str, torch.Tensor]) -> Any:
         scored.extend(loaded.family.tokenizer.decode(row[row >= 0]) for row in batch["labels"])

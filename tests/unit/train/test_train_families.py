@@ -4,13 +4,13 @@ from typing import Any
 
 import pytest
 import torch
-from train_kit import TEXTS, make_messages
 
 from reelstream.train.families import Family
 from reelstream.train.families.base import IGNORED_LABEL
 from reelstream.train.families.qwen3_vl import Qwen3VLFamily, Qwen3VLSettings
 from reelstream.train.families.smolvlm2 import SmolVLM2Family, SmolVLM2Settings
 from reelstream.train.tokenizer import build_tokenizer
+from train_kit import TEXTS, make_messages
 
 
 def make_tokenizer(family: Any, end_token: str) -> Any:

@@ -5,13 +5,13 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from train_kit import NumberStream, smallest_model
 
 from reelstream.data.sample import Sample
 from reelstream.errors import ConfigError, NetworkError
 from reelstream.train.families import Family
 from reelstream.train.feeder import Batch, BatchFeeder, EpochEnd
 from reelstream.train.stream import SampleStream
+from train_kit import NumberStream, smallest_model
 
 
 @pytest.fixture(scope="module")

@@ -1,11 +1,11 @@
 from __future__ import annotations
 
 import torch
-from train_kit import make_sample, smallest_model
 
 from reelstream.train.feeder import encode_sample
 from reelstream.train.loss import TokenLosses, num_labelled, token_losses
 from reelstream.types import Position
+from train_kit import make_sample, smallest_model
 
 
 def test_the_mean_of_the_token_losses_is_the_models_own_loss() -> None:

@@ -1,12 +1,12 @@
 from __future__ import annotations
 
+import importlib.util
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from train_kit import SMALLEST, TEXTS, make_sample, smallest_model
 
 from reelstream.errors import (
     AccessDeniedError,
@@ -15,7 +15,6 @@ from reelstream.errors import (
     NetworkError,
     NotFoundOnHubError,
 )
-from reelstream.train import extra
 from reelstream.train.families import Family
 from reelstream.train.feeder import encode_sample
 from reelstream.train.hub_files import FileSource, translated_errors
@@ -24,6 +23,7 @@ from reelstream.train.models import LoadedModel, load_model, load_saved_model
 from reelstream.train.options import FamilyName, ModelOptions
 from reelstream.train.state import load_weights, weights_of
 from reelstream.types import Position
+from train_kit import SMALLEST, TEXTS, make_sample, smallest_model
 
 FAMILIES: tuple[FamilyName, ...] = ("qwen3_vl", "smolvlm2")
 
@@ -99,7 +99,7 @@ def test_the_users_limits_win_over_the_models(tmp_path: Path) -> None:
 
 def test_a_folder_of_another_family_is_refused(tmp_path: Path) -> None:
     folder = saved(smallest_model(), tmp_path)
-    with pytest.raises(ConfigError, match="'qwen3_vl', and model.family is smolvlm2"):
+    with pytest.raises(ConfigError, match=r"'qwen3_vl', and model\.family is smolvlm2"):
         load_model(ModelOptions(family="smolvlm2", name=str(folder)), texts=(), seed=0)
 
 
@@ -176,6 +176,6 @@ def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     def find(name: str, *_: Any) -> None:
         return None
 
-    monkeypatch.setattr(extra.importlib.util, "find_spec", find)
+    monkeypatch.setattr(importlib.util, "find_spec", find)
     with pytest.raises(MissingExtraError, match=r"reelstream\[train\]"):
         load_model(ModelOptions(), texts=(), seed=0)

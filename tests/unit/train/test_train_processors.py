@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 import torch
-from processor_kit import (
+
+from train_processor_kit import (
     CASES,
     FAMILIES,
     RECORDED,

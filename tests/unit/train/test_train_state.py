@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from train_kit import smallest_model
 
 from reelstream.errors import StateError
 from reelstream.train.state import (
@@ -19,6 +18,7 @@ from reelstream.train.state import (
     pack_random_state,
     weights_of,
 )
+from train_kit import smallest_model
 
 
 def through_json(packed: Packed) -> Packed:

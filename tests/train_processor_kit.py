@@ -6,6 +6,7 @@ Run as a script where torchvision is installed, it records `processor_results.js
 from __future__ import annotations
 
 import hashlib
+import importlib
 import importlib.util
 import json
 from dataclasses import dataclass
@@ -20,8 +21,9 @@ from reelstream.train.families.smolvlm2 import SmolVLM2Family, SmolVLM2Settings
 from reelstream.train.tokenizer import build_tokenizer
 from reelstream.types import Messages
 
-RECORDED = Path(__file__).with_name("processor_results.json")
+RECORDED = Path(__file__).parent / "unit" / "train" / "processor_results.json"
 FAMILIES = ("qwen3_vl", "smolvlm2")
+_KEPT_ALIVE: list[Any] = []
 
 # Templates of the published models, with the places that are trained on marked.
 QWEN_TEMPLATE = (
@@ -149,33 +151,35 @@ def has_torchvision() -> bool:
 def import_torchvision() -> None:
     """Import torchvision, also a build for GPUs beside a torch for CPUs: its compiled operators are not needed."""
     try:
-        import torchvision  # noqa: F401
+        importlib.import_module("torchvision")
     except RuntimeError:
-        library = torch.library.Library("torchvision", "DEF")
+        library: Any = torch.library.Library("torchvision", "DEF")  # type: ignore[no-untyped-call]
         library.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
         library.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-        import_torchvision.library = library  # type: ignore[attr-defined] - it must stay alive
-        import torchvision  # noqa: F401
+        _KEPT_ALIVE.append(library)
+        importlib.import_module("torchvision")
 
 
 def their_batch(family: str, cases: list[Case], config: dict[str, Any] | None = None) -> dict[str, Tensor]:
     """Return a batch as the family's own processor makes it."""
     import_torchvision()
-    from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
-    from transformers.models.qwen3_vl.processing_qwen3_vl import Qwen3VLProcessor
-    from transformers.models.qwen3_vl.video_processing_qwen3_vl import Qwen3VLVideoProcessor
-    from transformers.models.smolvlm.image_processing_pil_smolvlm import SmolVLMImageProcessorPil
-    from transformers.models.smolvlm.processing_smolvlm import SmolVLMProcessor
-    from transformers.models.smolvlm.video_processing_smolvlm import SmolVLMVideoProcessor
-
+    qwen2_images = _models("qwen2_vl.image_processing_pil_qwen2_vl")
+    qwen3, qwen3_videos = _models("qwen3_vl.processing_qwen3_vl"), _models("qwen3_vl.video_processing_qwen3_vl")
+    smolvlm, smolvlm_videos = _models("smolvlm.processing_smolvlm"), _models("smolvlm.video_processing_smolvlm")
+    smolvlm_images = _models("smolvlm.image_processing_pil_smolvlm")
     config = config_of(family) if config is None else config
     processor: Any
     if family == "qwen3_vl":
-        processor = Qwen3VLProcessor(Qwen2VLImageProcessorPil(), tokenizer_for(family), Qwen3VLVideoProcessor(**config))
+        processor = qwen3.Qwen3VLProcessor(
+            qwen2_images.Qwen2VLImageProcessorPil(), tokenizer_for(family), qwen3_videos.Qwen3VLVideoProcessor(**config)
+        )
         template = QWEN_TEMPLATE
     else:
-        processor = SmolVLMProcessor(
-            SmolVLMImageProcessorPil(), tokenizer_for(family), SmolVLMVideoProcessor(**config), **PROCESSOR_CONFIG
+        processor = smolvlm.SmolVLMProcessor(
+            smolvlm_images.SmolVLMImageProcessorPil(),
+            tokenizer_for(family),
+            smolvlm_videos.SmolVLMVideoProcessor(**config),
+            **PROCESSOR_CONFIG,
         )
         template = SMOLVLM_TEMPLATE
     processor.tokenizer.padding_side = "right"
@@ -207,6 +211,10 @@ def their_batch(family: str, cases: list[Case], config: dict[str, Any] | None = 
     spoken = torch.as_tensor(batch.pop("assistant_masks")).bool() & batch["attention_mask"].bool()
     batch["labels"] = batch["input_ids"].masked_fill(~spoken, -100)
     return dict(batch)
+
+
+def _models(name: str) -> Any:
+    return importlib.import_module(f"transformers.models.{name}")
 
 
 def _with_frames(case: Case) -> list[dict[str, Any]]:
