@@ -40,8 +40,9 @@ class RunFolder:
 
     def __init__(self, cache_dir: Path) -> None:
         self._runs = cache_dir / "runs"
+        self._made: list[Path] = []
         try:
-            self._runs.mkdir(parents=True, exist_ok=True)
+            self._made = _make_folders(self._runs)
             self.reclaimed_bytes = sum(_reclaim(folder) for folder in _run_folders(self._runs))
             self.path, self._descriptor = _make_locked(self._runs)
         except OSError as error:
@@ -58,8 +59,9 @@ class RunFolder:
         os.close(self._descriptor)
         self._descriptor = -1
         # Leave no empty folders where there were none; others may be using them.
-        with contextlib.suppress(OSError):
-            self._runs.rmdir()
+        for folder in {self._runs: None, **dict.fromkeys(reversed(self._made))}:
+            with contextlib.suppress(OSError):
+                folder.rmdir()
 
     def __enter__(self) -> Self:
         return self
@@ -68,6 +70,13 @@ class RunFolder:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _make_folders(path: Path) -> list[Path]:
+    """Make a folder with those above it; return the ones that were not there, the uppermost first."""
+    missing = [folder for folder in (path, *path.parents) if not folder.exists()]
+    path.mkdir(parents=True, exist_ok=True)
+    return missing[::-1]
 
 
 def _run_folders(runs: Path) -> list[Path]:

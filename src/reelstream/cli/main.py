@@ -65,18 +65,20 @@ def _parse(words: Sequence[str]) -> tuple[str, argparse.Namespace]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; return its exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
-    command, arguments = _parse(words)
+    shows_traceback = "--traceback" in words
     try:
+        # Loading a command imports torch: long enough for a Ctrl-C to hit.
+        command, arguments = _parse(words)
         return _load(command).run(arguments)
     except ReelstreamError as error:
-        if arguments.traceback:
+        if shows_traceback:
             raise
         print(f"reelstream: {error.fact}", file=sys.stderr)
         if error.hint:
             print(f"  hint: {error.hint}", file=sys.stderr)
         return EXIT_ERROR
     except KeyboardInterrupt:
-        if arguments.traceback:
+        if shows_traceback:
             raise
         print("reelstream: interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from pathlib import Path
 
 from reelstream.config import dump, load
 from reelstream.telemetry.report import summary_lines
-from reelstream.train.run import prepare_run_folder, run_training
+from reelstream.train.run import RunResult, run_training
 from reelstream.train.run_options import RunOptions
 
 # What shells report of a process that SIGINT or SIGTERM ended.
@@ -32,16 +33,31 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Train; print what was streamed, the most that was on disk, the stall and the verdict."""
     options = load(arguments.config, arguments.overrides, RunOptions)
-    prepare_run_folder(options.run_dir, resume=arguments.resume, restart=arguments.restart)
-    result = run_training(options, resolved=dump(options), resume=arguments.resume, quiet=arguments.quiet)
-    for line in summary_lines(result.report):
-        print(line)
-    print(f"report: {options.run_dir / 'report.json'}")
+    result = run_training(
+        options,
+        resolved=dump(options),
+        resume=arguments.resume,
+        restart=arguments.restart,
+        quiet=arguments.quiet,
+    )
+    if result.report is not None:
+        for line in summary_lines(result.report):
+            print(line)
+        print(f"report: {options.run_dir / 'report.json'}")
     if result.interrupted_by is None:
         return 0
-    print(
-        f"reelstream: stopped by {result.interrupted_by}; a checkpoint is saved\n"
-        f"  hint: go on with: reelstream train {arguments.config} --resume",
-        file=sys.stderr,
-    )
+    print(_farewell(arguments, result), file=sys.stderr)
     return _EXIT_BY_SIGNAL.get(result.interrupted_by, 1)
+
+
+def _farewell(arguments: argparse.Namespace, result: RunResult) -> str:
+    words = ["reelstream", "train", str(arguments.config), *arguments.overrides]
+    if result.checkpoint_step is None:
+        return (
+            f"reelstream: stopped by {result.interrupted_by} before the first step; no checkpoint is saved\n"
+            f"  hint: start again with: {shlex.join(words)}"
+        )
+    return (
+        f"reelstream: stopped by {result.interrupted_by}; the checkpoint of step {result.checkpoint_step} is saved\n"
+        f"  hint: go on with: {shlex.join([*words, '--resume'])}"
+    )

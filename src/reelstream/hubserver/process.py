@@ -89,6 +89,8 @@ class HubProcess:
                 stdout=subprocess.PIPE,
                 stderr=self._talk,
                 env=environment,
+                # A Ctrl-C of the terminal is for this process, which then ends the child once it needs it no more.
+                process_group=0,
             )
             self._endpoint = self._read_endpoint(self._child)
         except BaseException:

@@ -246,11 +246,13 @@ class StreamSession:
                 for name, size_bytes in self.budget.by_account().items()
                 if size_bytes
             )
-            smallest_mb = -(-(self.budget.used_bytes + _LEAST_CLIP_BUDGET_BYTES) // 10**6)
+            missing_bytes = _LEAST_CLIP_BUDGET_BYTES - clip_budget_bytes
+            smallest_mb = -(-(self.budget.total_bytes + missing_bytes) // 10**6)
             raise BudgetTooSmallError(
                 f"the disk budget of {format_bytes(self.budget.total_bytes)} leaves "
                 f"{format_bytes(max(0, clip_budget_bytes))} for clips ({used})",
-                f"set disk_budget to {smallest_mb}MB plus {self.options.lanes + 2} times your largest clip, or more",
+                f"set disk_budget to {smallest_mb}MB, or to {smallest_mb - 1}MB plus {self.options.lanes + 2} times "
+                "your largest clip where that is more",
             )
         return clip_budget_bytes
 

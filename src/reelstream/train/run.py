@@ -1,13 +1,13 @@
 """A training run from its options to its report: everything else of this package, put together.
 
+`run_folder` draws the folder that it leaves. Its life:
+
 ```
-RUN/
-├── config.yaml      the options, as they were resolved
-├── events.jsonl     what happened, a line each
-├── totals.json      the figures so far, so that a resumed run's report covers the whole run
-├── report.json      what was streamed, what it cost, what bounds it
-└── checkpoints/     see `checkpoints`
+claim the folder ─► log, totals, live view ─► local hub ─► dataset, held-out questions ─► model ─► loop ─► finish
 ```
+
+`finish` runs whatever happened before: it books what was consumed, lets go of the disk and the network, and writes the
+report. A run whose dataset could not even be opened leaves nothing instead: its message says all.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ import dataclasses
 import itertools
 import json
 import os
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -25,233 +24,311 @@ from typing import Any
 import yaml
 
 from reelstream.cache import DiskBudget
+from reelstream.cache.budget import BLOCK_BYTES
 from reelstream.catalog import Catalog
+from reelstream.clock import Clock, SystemClock
 from reelstream.data import StreamingVideoDataset
-from reelstream.errors import ConfigError, DiskError, StateError
+from reelstream.errors import ConfigError, DiskError, ReelstreamError
 from reelstream.hubserver import HubProcess
-from reelstream.prefetch.options import StreamOptions
 from reelstream.telemetry import JsonLinesSink, Telemetry, events
 from reelstream.telemetry.live import Gauges, LiveView
 from reelstream.telemetry.report import build_report, write_report
 from reelstream.telemetry.totals import Totals
-from reelstream.train.checkpoints import Checkpoint, CheckpointStore, load_newest
+from reelstream.train.checkpoints import CheckpointStore
 from reelstream.train.device import choose_compute
-from reelstream.train.evaluate import EvaluationResult, evaluate
-from reelstream.train.held_out import held_out_questions
-from reelstream.train.loop import TrainingLoop, TrainOutcome
+from reelstream.train.evaluate import EvaluationResult, Question, evaluate
+from reelstream.train.held_out import HeldOutQuestions
+from reelstream.train.interrupt import Interrupted, Interrupts
+from reelstream.train.loop import TrainingLoop
 from reelstream.train.models import LoadedModel, load_model, load_saved_model
+from reelstream.train.run_folder import CONFIG_FILE, EVENTS_FILE, REPORT_FILE, TOTALS_FILE, ClaimedFolder
 from reelstream.train.run_options import RunOptions
 from reelstream.train.saving import checkpoint_size_bytes, saved_run_state
+from reelstream.units import format_bytes
 
-CONFIG_FILE, EVENTS_FILE, TOTALS_FILE, REPORT_FILE = "config.yaml", "events.jsonl", "totals.json", "report.json"
-CHECKPOINTS_FOLDER = "checkpoints"
-_OUR_FILES = (CONFIG_FILE, EVENTS_FILE, TOTALS_FILE, REPORT_FILE)
-
-# config.yaml, totals.json and report.json, old and new during a replacement, with a thousand quarantined clips.
+# config.yaml, totals.json and report.json, old and new during a replacement, with a thousand quarantined clips; and
+# the folder itself.
 _SMALL_FILES_BYTES = 1 << 20
 # Texts that a tiny model's tokenizer is built from; more changes nothing.
 _MOST_TOKENIZER_SAMPLES = 20_000
+# In the saved state beside the totals: the budget's books begin anew with each process.
+_HIGH_WATER = "disk_high_water_bytes"
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class RunResult:
     """How a run ended."""
 
-    report: dict[str, Any]
+    report: dict[str, Any] | None
+    """As in `report.json`; None where the run ended before it began, and left nothing."""
     interrupted_by: str | None
     """Name of the signal that ended it; None where it came to its end."""
+    checkpoint_step: int | None
+    """The newest checkpoint, to go on from; None where there is none."""
 
 
-def prepare_run_folder(run_dir: Path, *, resume: bool, restart: bool) -> None:
-    """Make the run's folder, or refuse it where another run is in it.
+def run_training(
+    options: RunOptions, *, resolved: dict[str, Any], resume: bool, restart: bool = False, quiet: bool = False
+) -> RunResult:
+    """Train, and leave a report whatever happens once the dataset is open.
 
-    Args:
-        run_dir: The folder.
-        resume: A run is there and goes on.
-        restart: A run that is there is deleted: its own files, and nothing else.
-
-    Raises:
-        ConfigError: Where a run is there and neither is asked for, or none is there to go on.
-        DiskError: Where the folder cannot be made.
-    """
-    checkpoints = run_dir / CHECKPOINTS_FOLDER
-    there = [run_dir / name for name in _OUR_FILES if (run_dir / name).exists()]
-    if resume and not checkpoints.is_dir():
-        raise ConfigError(f"{run_dir} holds no run that could go on", "start it without --resume")
-    if (there or checkpoints.is_dir()) and not resume:
-        if not restart:
-            raise ConfigError(
-                f"a run is in {run_dir} already",
-                "go on with --resume, delete it with --restart, or choose another run_dir",
-            )
-        for path in there:
-            path.unlink()
-        shutil.rmtree(checkpoints, ignore_errors=True)
-    try:
-        run_dir.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DiskError(
-            f"the run folder {run_dir} cannot be made: {error.strerror}", "choose another run_dir"
-        ) from error
-
-
-def run_training(options: RunOptions, *, resolved: dict[str, Any], resume: bool, quiet: bool = False) -> RunResult:
-    """Train, and leave a report whatever happens.
+    SIGINT and SIGTERM end the run in good order, at any time: a step that is being made is finished, and a checkpoint
+    saved.
 
     Args:
         options: What and how.
         resolved: The options as JSON values, for `config.yaml`.
         resume: Go on from the newest good checkpoint.
+        restart: Delete the run that is in the folder, and start.
         quiet: Show nothing while it runs.
 
     Raises:
+        ConfigError: Where an option is wrong, or the folder holds a run and neither `resume` nor `restart` says what to
+            do with it, or another process trains in it.
         ReelstreamError: What ended the run; the report says how far it came.
     """
-    with contextlib.ExitStack() as stack:
-        data = _with_endpoint(options, stack)
-        run = _Run(options, data, stack, resume=resume)
-        run.write_config(resolved)
+    with Interrupts() as interrupts, ClaimedFolder(options.run_dir, resume=resume, restart=restart) as folder:
+        run = _Run(options, folder)
         try:
-            outcome = run.train(show=not quiet)
-        finally:
-            report = run.write_report()
-        return RunResult(report=report, interrupted_by=outcome.interrupted_by)
-
-
-def _with_endpoint(options: RunOptions, stack: contextlib.ExitStack) -> StreamOptions:
-    """Start the local Hub where one is asked for; return the data options with its address."""
-    local = options.local_hub
-    if local is None:
-        return options.data
-    if not local.root.is_dir():
-        raise ConfigError(
-            f"local_hub.root {local.root} is no folder",
-            f"make a sample dataset there: reelstream make-sample {local.root} --clips 100",
-        )
-    hub = stack.enter_context(HubProcess(local.root, bandwidth_bytes_per_s=local.bandwidth, latency_s=local.latency))
-    return dataclasses.replace(options.data, endpoint=hub.endpoint)
+            with run.shown(not quiet):
+                run.open()
+                run.train(resolved)
+        except BaseException as error:
+            interrupts.defer()
+            interrupted_by = error.signal_name if isinstance(error, Interrupted) else None
+            # What went wrong first is what is told.
+            with contextlib.suppress(ReelstreamError):
+                report = run.finish(interrupted=interrupted_by is not None)
+            if interrupted_by is None:
+                raise
+        else:
+            interrupts.defer()
+            interrupted_by = run.interrupted_by
+            report = run.finish(interrupted=interrupted_by is not None)
+        return RunResult(report=report, interrupted_by=interrupted_by, checkpoint_step=run.checkpoint_step)
 
 
 class _Run:
     """The parts of one run while it is going on."""
 
-    def __init__(self, options: RunOptions, data: StreamOptions, stack: contextlib.ExitStack, *, resume: bool) -> None:
+    def __init__(self, options: RunOptions, folder: ClaimedFolder) -> None:
         self._options = options
-        self._data = data
-        self._stack = stack
-        self._checkpoint = self._newest_checkpoint() if resume else None
-        self._budget = DiskBudget(data.disk_budget)
-        self._budget.account("logs").set_aside(options.log_limit_bytes + _SMALL_FILES_BYTES)
-        self._budget.account("logs").reserve(_SMALL_FILES_BYTES)
-        self._totals = self._earlier_totals()
-        log = JsonLinesSink(
-            options.run_dir / EVENTS_FILE,
-            limit_bytes=options.log_limit_bytes,
-            reserve=self._budget.account("logs").reserve,
-        )
-        stack.callback(log.close)
-        self._telemetry = Telemetry(log, self._totals)
-        self._telemetry.emit(
-            events.RunStarted(resumed_at_step=None if self._checkpoint is None else self._checkpoint.step)
-        )
-        self._dataset = stack.enter_context(
-            StreamingVideoDataset.from_options(data, telemetry=self._telemetry, budget=self._budget)
-        )
+        self._folder = folder
+        self._data = options.data
+        self._resources = contextlib.ExitStack()
+        self._budget = DiskBudget(options.data.disk_budget)
+        self._dataset: StreamingVideoDataset | None = None
+        self._held_out: HeldOutQuestions | None = None
+        self._loop: TrainingLoop | None = None
+        self._store: CheckpointStore | None = None
+        self._began = False
+        self.interrupted_by: str | None = None
+        saved = {} if folder.checkpoint is None else saved_run_state(folder.checkpoint)
+        latest = self._latest_state() if saved else None
+        self._earlier_high_water_bytes = max(_high_water(saved), _high_water(latest))
+        self._totals = Totals.from_json(saved, latest) if saved else Totals()
+        self._telemetry = Telemetry(self._totals)
+        self._log: JsonLinesSink | None = None
 
-    # ------------------------------------------------------------------ before
+    @property
+    def checkpoint_step(self) -> int | None:
+        """The newest checkpoint's step."""
+        steps = [] if self._store is None else self._store.steps
+        if not steps and self._folder.checkpoint is not None:
+            return self._folder.checkpoint.step
+        return steps[-1] if steps else None
 
-    def _newest_checkpoint(self) -> Checkpoint:
-        folder = self._options.run_dir / CHECKPOINTS_FOLDER
-        checkpoint = load_newest(folder)
-        if checkpoint is None:
-            raise StateError(f"{folder} holds no checkpoint to go on from", "start the run anew with --restart")
-        return checkpoint
+    # ------------------------------------------------------------------ before the first step
 
-    def _earlier_totals(self) -> Totals:
-        if self._checkpoint is None:
-            return Totals()
-        latest = None
+    def open(self) -> None:
+        """Open the log, the hub, the dataset and the held-out questions; what fails here leaves nothing behind."""
+        self._open_log()
+        step = None if self._folder.checkpoint is None else self._folder.checkpoint.step
+        self._telemetry.emit(events.RunStarted(resumed_at_step=step))
+        self._start_local_hub()
+        progress = _AnnotationsProgress(self._notice)
+        self._dataset = self._resources.enter_context(
+            StreamingVideoDataset.from_options(
+                self._data, telemetry=self._telemetry, budget=self._budget, progress=progress
+            )
+        )
+        _ = self._dataset.session
+        if self._options.evaluation.subset is not None:
+            self._held_out = self._resources.enter_context(
+                HeldOutQuestions(
+                    self._options.evaluation,
+                    self._data,
+                    telemetry=self._telemetry,
+                    budget=self._budget,
+                    progress=progress,
+                )
+            )
+        self._began = True
+
+    def _open_log(self) -> None:
+        account = self._budget.account("logs")
+        limit_bytes = self._options.log_limit_bytes
+        account.set_aside(limit_bytes + BLOCK_BYTES + _SMALL_FILES_BYTES)
+        account.reserve(_SMALL_FILES_BYTES)
+        self._log = JsonLinesSink(self._folder.path / EVENTS_FILE, limit_bytes=limit_bytes, reserve=account.reserve)
+        self._telemetry.add(self._log)
+
+    def _start_local_hub(self) -> None:
+        """Start the local Hub where one is asked for, and stream from it."""
+        local = self._options.local_hub
+        if local is None:
+            return
+        if not local.root.is_dir():
+            raise ConfigError(
+                f"local_hub.root {local.root} is no folder",
+                f"make a sample dataset there: reelstream make-sample {local.root} --clips 100",
+            )
+        hub = HubProcess(local.root, bandwidth_bytes_per_s=local.bandwidth, latency_s=local.latency)
+        self._resources.enter_context(hub)
+        self._data = dataclasses.replace(self._data, endpoint=hub.endpoint)
+
+    def _latest_state(self) -> dict[str, Any] | None:
+        """Return the figures as they were last written, which may be later than the checkpoint's."""
         with contextlib.suppress(OSError, ValueError):
-            latest = json.loads((self._options.run_dir / TOTALS_FILE).read_text(encoding="utf-8"))
-        return Totals.from_json(saved_run_state(self._checkpoint), latest)
+            state = json.loads((self._folder.path / TOTALS_FILE).read_text(encoding="utf-8"))
+            return state if isinstance(state, dict) else None
+        return None
 
-    def write_config(self, resolved: dict[str, Any]) -> None:
-        """Write the resolved options beside what they lead to."""
-        text = yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True)
-        _write_small(self._options.run_dir / CONFIG_FILE, text)
-
-    def _load_model(self) -> LoadedModel:
-        if self._checkpoint is not None:
-            return load_saved_model(self._checkpoint.folder, self._options.model)
-        texts = _texts_of(self._dataset.session.catalog)
-        return load_model(self._options.model, texts=texts, seed=self._options.train.seed)
+    def _load_model(self, dataset: StreamingVideoDataset) -> LoadedModel:
+        options = self._options.model
+        if self._folder.checkpoint is not None:
+            return load_saved_model(self._folder.checkpoint.folder, options)
+        if options.name is not None:
+            self._notice(f"loading the model {options.name}")
+        return load_model(options, texts=_texts_of(dataset.session.catalog), seed=self._options.train.seed)
 
     # ------------------------------------------------------------------ the run
 
-    def train(self, *, show: bool) -> TrainOutcome:
-        """Train to the end, or to a signal."""
-        options = self._options
-        with self._shown(show):
-            loaded = self._load_model()
-            room = self._budget.account("checkpoints")
-            room.set_aside((options.checkpoints.keep + 1) * checkpoint_size_bytes(loaded, options.checkpoints))
-            store = CheckpointStore(options.run_dir / CHECKPOINTS_FOLDER, keep=options.checkpoints.keep, allowance=room)
-            store.open()
-            loop = TrainingLoop(
-                loaded,
-                self._dataset,
-                options=options.train,
-                checkpoints=options.checkpoints,
-                store=store,
-                telemetry=self._telemetry,
-                samples_per_epoch=len(self._dataset),
-                evaluate=None if options.evaluation.subset is None else self._evaluator(loaded),
-                evaluate_every_steps=options.evaluation.every_steps,
-                run_state=self._run_state,
-            )
-            if self._checkpoint is not None:
-                loop.resume(self._checkpoint)
-            outcome = loop.run()
-            if loop.data_state is not None:
-                self._telemetry.emit(self._dataset.books_of(loop.data_state))
-            self._telemetry.emit(events.RunFinished(interrupted=outcome.interrupted_by is not None))
-            return outcome
+    def train(self, resolved: dict[str, Any]) -> None:
+        """Train to the end, or to a signal.
+
+        Args:
+            resolved: For `config.yaml`; written once a run that goes on is known to be the same one.
+        """
+        options, dataset = self._options, self._dataset
+        assert dataset is not None, "opened before"
+        loaded = self._load_model(dataset)
+        room = self._budget.account("checkpoints")
+        room.set_aside((options.checkpoints.keep + 1) * checkpoint_size_bytes(loaded, options.checkpoints))
+        self._store = CheckpointStore(self._folder.checkpoints, keep=options.checkpoints.keep, allowance=room)
+        self._store.open()
+        loop = TrainingLoop(
+            loaded,
+            dataset,
+            options=options.train,
+            checkpoints=options.checkpoints,
+            store=self._store,
+            telemetry=self._telemetry,
+            samples_per_epoch=len(dataset),
+            evaluate=self._evaluator(loaded, dataset),
+            evaluate_every_steps=options.evaluation.every_steps,
+            run_state=self._run_state,
+        )
+        if self._folder.checkpoint is not None:
+            loop.resume(self._folder.checkpoint)
+        text = yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True)
+        _write_small(self._folder.path / CONFIG_FILE, text)
+        self._loop = loop
+        self.interrupted_by = loop.run().interrupted_by
 
     def _run_state(self) -> dict[str, Any]:
         """Return the figures that a resume goes on from; also kept beside the checkpoints, for what is spent later."""
-        totals = self._totals.to_json()
-        _write_small(self._options.run_dir / TOTALS_FILE, json.dumps(totals, ensure_ascii=False))
-        return totals
+        self._raise_log_problem()
+        state = {**self._totals.to_json(), _HIGH_WATER: self._high_water_bytes}
+        _write_small(self._folder.path / TOTALS_FILE, json.dumps(state, ensure_ascii=False))
+        return state
 
-    def _evaluator(self, loaded: LoadedModel) -> Callable[[], EvaluationResult]:
-        options = self._options.evaluation
+    def _evaluator(self, loaded: LoadedModel, dataset: StreamingVideoDataset) -> Callable[[], EvaluationResult] | None:
+        if self._held_out is None:
+            return None
+        options, held_out = self._options.evaluation, self._held_out
         # Evaluated in the middle of training, the questions are held in memory, since then the clips of the training
         # data have the disk; at the end the disk is free, and they are streamed.
-        held = None
+        held: list[Question] | None = None
         if options.every_steps is not None:
-            held = list(self._questions())
+            self._notice("fetching the held-out questions")
+            held = list(held_out)
 
         def run_evaluation() -> EvaluationResult:
+            self._notice(f"asking questions about held-out clips of {options.subset}")
             if held is None:
-                self._dataset.cancel()
+                # Training has ended, perhaps within an epoch: its clips make room.
+                dataset.reset()
             return evaluate(
                 loaded.model,
                 loaded.family,
-                self._questions() if held is None else held,
+                held_out if held is None else held,
                 batch_size=options.batch_size,
                 compute=choose_compute(self._options.train),
             )
 
         return run_evaluation
 
-    def _questions(self) -> Iterator[Any]:
-        # Its downloads are not the training run's: they go to no books but their own.
-        return held_out_questions(self._options.evaluation, self._data, telemetry=Telemetry(), budget=self._budget)
+    # ------------------------------------------------------------------ after it
+
+    def finish(self, *, interrupted: bool) -> dict[str, Any] | None:
+        """Book what was consumed, let go of everything, write the report; return it.
+
+        Returns:
+            The report; None where the run had not begun: then its folder is as it was.
+
+        Raises:
+            DiskError: Where the report or the log could not be written.
+        """
+        with contextlib.ExitStack() as stack:
+            # Last of all and whatever fails before: the log ends, and a run that never began is gone.
+            if not self._began:
+                stack.callback(self._folder.put_back)
+            if self._log is not None:
+                stack.callback(self._log.close)
+            with self._resources:
+                self._book()
+            if not self._began:
+                return None
+            self._telemetry.emit(events.RunFinished(interrupted=interrupted))
+            report = self._write_report()
+            self._raise_log_problem()
+            return report
+
+    def _book(self) -> None:
+        """Book the epoch in which the last step was made, unless it was booked at its end."""
+        if self._loop is None or self._loop.data_state is None or self._dataset is None:
+            return
+        booked = self._dataset.books_of(self._loop.data_state)
+        earlier = self._totals.consumed.books.get(booked.epoch)
+        # Served to its end, an epoch is booked by the dataset, which then knows what no archive held.
+        if earlier is None or earlier.num_delivered != booked.num_delivered:
+            self._telemetry.emit(booked)
+
+    def _write_report(self) -> dict[str, Any]:
+        report = build_report(
+            self._totals,
+            disk_budget_bytes=self._budget.total_bytes,
+            disk_high_water_bytes=self._high_water_bytes,
+            num_cores=os.cpu_count() or 1,
+        )
+        write_report(self._folder.path / REPORT_FILE, report)
+        self._run_state()
+        return report
+
+    def _raise_log_problem(self) -> None:
+        if self._log is not None and self._log.problem is not None:
+            raise self._log.problem
+
+    @property
+    def _high_water_bytes(self) -> int:
+        return max(self._earlier_high_water_bytes, self._budget.high_water_bytes)
 
     # ------------------------------------------------------------------ telling
 
     @contextlib.contextmanager
-    def _shown(self, show: bool) -> Iterator[None]:
+    def shown(self, show: bool) -> Iterator[None]:
+        """Show the run on stderr as long as the block runs, if it shall be shown."""
         if not show:
             yield
             return
@@ -262,29 +339,53 @@ class _Run:
             finally:
                 self._telemetry.remove(view)
 
+    def _notice(self, message: str) -> None:
+        self._telemetry.emit(events.Notice(message=message))
+
     def _gauges(self) -> Gauges:
-        held = self._dataset.gauges()
-        consumed = self._totals.consumed
-        epoch = self._dataset.epoch
+        dataset, loop = self._dataset, self._loop
+        held = None if dataset is None else dataset.gauges()
+        epoch = 0 if dataset is None else dataset.epoch
+        # Not from the catalog while it is being built, which is opened in another thread.
+        num_epoch_samples = len(dataset) if dataset is not None and dataset.is_open else 0
+        asked_bytes = 0 if self._held_out is None else self._held_out.received_bytes
         return Gauges(
-            received_bytes=self._telemetry.received_bytes,
+            received_bytes=self._telemetry.received_bytes + asked_bytes,
             disk_used_bytes=self._budget.used_bytes,
             disk_budget_bytes=self._budget.total_bytes,
             decoded_bytes=0 if held is None else held.decoded_bytes,
-            num_samples=consumed.consumed_samples.get(epoch, 0),
-            num_epoch_samples=len(self._dataset) if self._dataset.is_open else 0,
+            num_samples=self._totals.consumed.consumed_samples.get(epoch, 0),
+            num_epoch_samples=num_epoch_samples,
+            num_steps=0 if loop is None else loop.progress.total_steps,
         )
 
-    def write_report(self) -> dict[str, Any]:
-        """Write the report of what has happened so far; return it."""
-        report = build_report(
-            self._totals,
-            disk_budget_bytes=self._budget.total_bytes,
-            disk_high_water_bytes=self._budget.high_water_bytes,
-            num_cores=os.cpu_count() or 1,
-        )
-        write_report(self._options.run_dir / REPORT_FILE, report)
-        return report
+
+class _AnnotationsProgress:
+    """Tells every few seconds how much of the annotations has been read, since the first byte trains nothing yet."""
+
+    _INTERVAL_S = 3.0
+
+    def __init__(self, tell: Callable[[str], None], clock: Clock | None = None) -> None:
+        self._tell = tell
+        self._clock = clock or SystemClock()
+        self._read_bytes = 0
+        self._told_s: float | None = None
+
+    def __call__(self, size_bytes: int) -> None:
+        """Count bytes that were just read."""
+        self._read_bytes += size_bytes
+        now_s = self._clock.monotonic()
+        if self._told_s is None:
+            self._tell("reading the annotations; the catalog made of them stays in cache_dir for the next run")
+        elif now_s - self._told_s < self._INTERVAL_S:
+            return
+        else:
+            self._tell(f"{format_bytes(self._read_bytes)} of annotations read")
+        self._told_s = now_s
+
+
+def _high_water(state: dict[str, Any] | None) -> int:
+    return 0 if state is None else int(state.get(_HIGH_WATER, 0))
 
 
 def _texts_of(catalog: Catalog) -> Iterator[str]:
@@ -299,4 +400,6 @@ def _write_small(path: Path, text: str) -> None:
         partial.write_text(text, encoding="utf-8")
         partial.replace(path)
     except OSError as error:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
         raise DiskError(f"{path} cannot be written: {error.strerror}", "make room, or check permissions") from error

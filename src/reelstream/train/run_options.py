@@ -10,6 +10,10 @@ from reelstream.prefetch.options import StreamOptions
 from reelstream.train.options import CheckpointOptions, EvaluationOptions, ModelOptions, TrainOptions
 from reelstream.units import ByteRate, ByteSize, Seconds
 
+_LARGE_BUDGET_BYTES = 10**9
+# A step and its clips are about 2 kB of events.
+_LOG_BYTES, _SMALL_LOG_BYTES = 50_000_000, 3_000_000
+
 
 @dataclass(frozen=True, kw_only=True)
 class LocalHubOptions:
@@ -43,8 +47,8 @@ class RunOptions:
     """What it is asked about held-out clips."""
     local_hub: LocalHubOptions | None = None
     """Serve a folder on loopback and stream from there; None streams from the Hub."""
-    log_budget: ByteSize = 50_000_000
-    """The most bytes of the event log; no more than a twentieth of the disk budget is used."""
+    log_budget: ByteSize | None = None
+    """The most bytes of the event log; None takes 50 MB where the disk budget is 1 GB or more, else 3 MB."""
 
     def __post_init__(self) -> None:
         if not self.streaming_mode:
@@ -63,4 +67,7 @@ class RunOptions:
     @property
     def log_limit_bytes(self) -> int:
         """Bytes that the event log may take."""
-        return min(self.log_budget, self.data.disk_budget // 20)
+        if self.log_budget is not None:
+            return self.log_budget
+        # Not a share of the budget: a larger budget that an error names would have to be larger once more.
+        return _LOG_BYTES if self.data.disk_budget >= _LARGE_BUDGET_BYTES else _SMALL_LOG_BYTES

@@ -107,7 +107,7 @@ def test_a_run_folder_is_gone_after_the_run(tmp_path: Path) -> None:
     with RunFolder(tmp_path / "cache") as folder:
         (folder.path / "clip-0").write_bytes(b"x")
         (folder.path / "clip-1.part").write_bytes(b"x")
-    assert list((tmp_path / "cache").iterdir()) == []
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_dead_runs_leftovers_are_reclaimed_and_strangers_files_stay(tmp_path: Path) -> None:

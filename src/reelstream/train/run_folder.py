@@ -1,0 +1,161 @@
+"""The folder of a run: claimed by one process at a time, and put back as it was where the run never began.
+
+```
+RUN/                 locked (flock on the folder itself) as long as its run lives
+├── config.yaml      the options, as they were resolved
+├── events.jsonl     what happened, a line each
+├── totals.json      the figures so far, so that a resumed run's report covers the whole run
+├── report.json      what was streamed, what it cost, what bounds it
+└── checkpoints/     see `checkpoints`
+```
+
+The lock is the kernel's and dies with the process, so no lock file is left behind.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import re
+import shutil
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from reelstream.errors import ConfigError, DiskError, StateError
+from reelstream.train.checkpoints import Checkpoint, load_newest
+
+CONFIG_FILE, EVENTS_FILE, TOTALS_FILE, REPORT_FILE = "config.yaml", "events.jsonl", "totals.json", "report.json"
+_OUR_FILES = (CONFIG_FILE, EVENTS_FILE, TOTALS_FILE, REPORT_FILE)
+# What a killed process may have left of a file that it was about to replace.
+_OUR_PARTIAL = re.compile(r"^\.(config\.yaml|totals\.json|report\.json)\..+$")
+_OUR_CHECKPOINT = re.compile(r"^(step-\d{8,}|\.partial-step-\d{8,}-[0-9a-f]{8})$")
+
+
+class ClaimedFolder:
+    """A run's folder while its run lives; a context manager that claims it.
+
+    A folder in which a run ended before its first checkpoint holds nothing to lose, and is begun in anew.
+
+    Args:
+        path: The folder; made if need be.
+        resume: A run is there and goes on.
+        restart: A run that is there is deleted: its own files, and nothing else.
+
+    Raises (when entered):
+        ConfigError: Where a run is there and neither is asked for, or both are, or none is there to go on, or another
+            process has it.
+        StateError: Where no checkpoint can be used.
+        DiskError: Where the folder cannot be made or written to.
+    """
+
+    def __init__(self, path: Path, *, resume: bool, restart: bool) -> None:
+        if resume and restart:
+            raise ConfigError("--resume and --restart contradict each other", "choose one of them")
+        self.path = path
+        self.checkpoints = path / "checkpoints"
+        self.checkpoint: Checkpoint | None = None
+        """The one that the run goes on from; None where it begins."""
+        self._resume = resume
+        self._restart = restart
+        self._made: list[Path] = []
+        self._descriptor = -1
+
+    def __enter__(self) -> Self:
+        if self._resume and not self.checkpoints.is_dir():
+            raise ConfigError(f"{self.path} holds no run that could go on", "start it without --resume")
+        try:
+            self._make()
+            self._lock()
+            self._sweep()
+            if self._resume:
+                self.checkpoint = self._newest_checkpoint()
+            else:
+                self._begin_anew()
+        except BaseException as error:
+            self.put_back()
+            self._unlock()
+            if isinstance(error, OSError) and not isinstance(error, DiskError):
+                raise DiskError(
+                    f"the run folder {self.path} cannot be used: {error.strerror or error}",
+                    "choose another run_dir, or check its permissions",
+                ) from error
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._unlock()
+
+    def put_back(self) -> None:
+        """Delete the small files of a run that never began, and the folders that were made for it; others stay.
+
+        Does nothing where the run goes on from a checkpoint.
+        """
+        if self._descriptor >= 0 and self.checkpoint is None and not self._resume:
+            for name in _OUR_FILES:
+                (self.path / name).unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                self.checkpoints.rmdir()
+        for folder in reversed(self._made):
+            # Fails where somebody has put something into it meanwhile.
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+
+    # ------------------------------------------------------------------ inside
+
+    def _make(self) -> None:
+        missing = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
+        for folder in reversed(missing):
+            folder.mkdir(exist_ok=True)
+            self._made.append(folder)
+        if not self.path.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+
+    def _lock(self) -> None:
+        descriptor = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            os.close(descriptor)
+            raise ConfigError(
+                f"another process is training in {self.path}", "wait for it, stop it, or choose another run_dir"
+            ) from error
+        self._descriptor = descriptor
+
+    def _unlock(self) -> None:
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    def _sweep(self) -> None:
+        for entry in self.path.iterdir():
+            if _OUR_PARTIAL.match(entry.name) and entry.is_file():
+                entry.unlink()
+
+    def _newest_checkpoint(self) -> Checkpoint:
+        checkpoint = load_newest(self.checkpoints)
+        if checkpoint is None:
+            raise StateError(
+                f"{self.checkpoints} holds no checkpoint to go on from: the run ended before its first one",
+                "start it without --resume",
+            )
+        return checkpoint
+
+    def _begin_anew(self) -> None:
+        ours = [entry for entry in self._checkpoint_folders() if _OUR_CHECKPOINT.match(entry.name)]
+        if any(not entry.name.startswith(".") for entry in ours) and not self._restart:
+            raise ConfigError(
+                f"a run is in {self.path} already",
+                "go on with --resume, delete it with --restart, or choose another run_dir",
+            )
+        for name in _OUR_FILES:
+            (self.path / name).unlink(missing_ok=True)
+        for entry in ours:
+            shutil.rmtree(entry)
+
+    def _checkpoint_folders(self) -> list[Path]:
+        return sorted(self.checkpoints.iterdir()) if self.checkpoints.is_dir() else []
