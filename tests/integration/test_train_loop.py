@@ -23,12 +23,12 @@ from reelstream.telemetry.events import BatchReady, CheckpointSaved, Evaluated, 
 from reelstream.train.checkpoints import CheckpointStore, load_newest
 from reelstream.train.evaluate import EvaluationResult
 from reelstream.train.loop import TrainingLoop, TrainOutcome
-from reelstream.train.models import load_saved_model
+from reelstream.train.models import load_model, load_saved_model
 from reelstream.train.options import CheckpointOptions, ModelOptions, TrainOptions
 from reelstream.train.saving import saved_run_state
 from reelstream.train.state import weights_of
 from reelstream.train.stream import SampleStream
-from train_kit import NumberStream, Recorder, smallest_model
+from train_kit import SMALLEST, TEXTS, NumberStream, Recorder, smallest_model
 
 # 22 samples an epoch: 6 batches, the last of 2 samples; with two of them a step, 3 steps an epoch.
 NUM_SAMPLES = 22
@@ -306,6 +306,22 @@ def test_a_step_weighs_tokens_not_batches(tmp_path: Path) -> None:
     assert once.steps[0][2] == pytest.approx(twice.steps[0][2], rel=1e-5)
     for name, tensor in once.weights.items():
         torch.testing.assert_close(tensor, twice.weights[name], rtol=1e-3, atol=1e-4)
+
+
+def test_a_tiny_smolvlm2_takes_clips_of_mixed_lengths_and_learns() -> None:
+    options = ModelOptions(family="smolvlm2", tiny=SMALLEST, image_size=32)
+    loaded = load_model(options, texts=TEXTS, seed=0)
+    recorder = Recorder()
+    loop = TrainingLoop(
+        loaded,
+        NumberStream(NUM_SAMPLES),
+        options=TrainOptions(epochs=4, batch_size=8, warmup_steps=1, device="cpu"),
+        telemetry=Telemetry(recorder),
+        samples_per_epoch=NUM_SAMPLES,
+    )
+    loop.run()
+    losses = [event.loss for event in recorder.of(StepFinished)]
+    assert losses[-1] < 0.9 * losses[0]
 
 
 def test_bfloat16_trains_with_float32_weights(tmp_path: Path) -> None:
