@@ -26,9 +26,9 @@ from reelstream.types import Repository, RepositoryFile, Span, SpanKind
 from reelstream.units import format_bytes
 
 # Directories grow with the names in them; a run folder of ten thousand clips takes less.
-_FOLDERS_BYTES = 1 << 20
+FOLDERS_BYTES = 1 << 20
 # Below this nothing works: a lane could not hold one block.
-_LEAST_CLIP_BUDGET_BYTES = 1 << 20
+LEAST_CLIP_BUDGET_BYTES = 1 << 20
 
 
 class StreamSession:
@@ -76,7 +76,7 @@ class StreamSession:
             self.folder = stack.enter_context(RunFolder(options.cache_dir))
             self._reserved: list[tuple[Account, int]] = []
             stack.callback(self._release_reserved)
-            self._reserve("folders", _FOLDERS_BYTES)
+            self._reserve("folders", FOLDERS_BYTES)
             self.catalog: Catalog = stack.enter_context(
                 prepare_catalog(
                     self.layouts,
@@ -240,13 +240,13 @@ class StreamSession:
             BudgetTooSmallError: Where nothing can work with what is left.
         """
         clip_budget_bytes = self.budget.free_bytes
-        if clip_budget_bytes < _LEAST_CLIP_BUDGET_BYTES:
+        if clip_budget_bytes < LEAST_CLIP_BUDGET_BYTES:
             used = ", ".join(
                 f"{name} {format_bytes(size_bytes)}"
                 for name, size_bytes in self.budget.by_account().items()
                 if size_bytes
             )
-            missing_bytes = _LEAST_CLIP_BUDGET_BYTES - clip_budget_bytes
+            missing_bytes = LEAST_CLIP_BUDGET_BYTES - clip_budget_bytes
             smallest_mb = -(-(self.budget.total_bytes + missing_bytes) // 10**6)
             raise BudgetTooSmallError(
                 f"the disk budget of {format_bytes(self.budget.total_bytes)} leaves "

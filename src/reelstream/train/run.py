@@ -24,7 +24,6 @@ from typing import Any
 import yaml
 
 from reelstream.cache import DiskBudget
-from reelstream.cache.budget import BLOCK_BYTES
 from reelstream.catalog import Catalog
 from reelstream.clock import Clock, SystemClock
 from reelstream.data import StreamingVideoDataset
@@ -36,6 +35,7 @@ from reelstream.telemetry.report import build_report, write_report
 from reelstream.telemetry.totals import Totals
 from reelstream.train.checkpoints import CheckpointStore
 from reelstream.train.device import choose_compute
+from reelstream.train.disk import set_checkpoints_aside, set_logs_aside
 from reelstream.train.evaluate import EvaluationResult, Question, evaluate
 from reelstream.train.held_out import HeldOutQuestions
 from reelstream.train.interrupt import Interrupted, Interrupts
@@ -46,9 +46,6 @@ from reelstream.train.run_options import RunOptions
 from reelstream.train.saving import checkpoint_size_bytes, saved_run_state
 from reelstream.units import format_bytes
 
-# config.yaml, totals.json and report.json, old and new during a replacement, with a thousand quarantined clips; and
-# the folder itself.
-_SMALL_FILES_BYTES = 1 << 20
 # Texts that a tiny model's tokenizer is built from; more changes nothing.
 _MOST_TOKENIZER_SAMPLES = 20_000
 # In the saved state beside the totals: the budget's books begin anew with each process.
@@ -166,11 +163,12 @@ class _Run:
         self._began = True
 
     def _open_log(self) -> None:
-        account = self._budget.account("logs")
         limit_bytes = self._options.log_limit_bytes
-        account.set_aside(limit_bytes + BLOCK_BYTES + _SMALL_FILES_BYTES)
-        account.reserve(_SMALL_FILES_BYTES)
-        self._log = JsonLinesSink(self._folder.path / EVENTS_FILE, limit_bytes=limit_bytes, reserve=account.reserve)
+        num_datasets = 1 if self._options.evaluation.subset is None else 2
+        set_logs_aside(self._budget, log_limit_bytes=limit_bytes, num_datasets=num_datasets)
+        self._log = JsonLinesSink(
+            self._folder.path / EVENTS_FILE, limit_bytes=limit_bytes, reserve=self._budget.account("logs").reserve
+        )
         self._telemetry.add(self._log)
 
     def _start_local_hub(self) -> None:
@@ -213,9 +211,18 @@ class _Run:
         options, dataset = self._options, self._dataset
         assert dataset is not None, "opened before"
         loaded = self._load_model(dataset)
-        room = self._budget.account("checkpoints")
-        room.set_aside((options.checkpoints.keep + 1) * checkpoint_size_bytes(loaded, options.checkpoints))
-        self._store = CheckpointStore(self._folder.checkpoints, keep=options.checkpoints.keep, allowance=room)
+        set_checkpoints_aside(
+            self._budget,
+            size_bytes=checkpoint_size_bytes(loaded, options.checkpoints),
+            num_checkpoints=options.checkpoints.keep + 1,
+            session=dataset.session,
+            lanes=options.data.lanes,
+        )
+        self._store = CheckpointStore(
+            self._folder.checkpoints,
+            keep=options.checkpoints.keep,
+            allowance=self._budget.account("checkpoints"),
+        )
         self._store.open()
         loop = TrainingLoop(
             loaded,
