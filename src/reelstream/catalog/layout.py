@@ -122,12 +122,11 @@ def select_subsets(
 ) -> tuple[SubsetLayout, ...]:
     """Return the layouts of several subsets, in the order given.
 
-    A kind that only some of them have is fine: `*_activitynetqa` has open-ended questions only.
+    A kind that some of them lack, or all, is fine: `*_activitynetqa` has open-ended questions only.
 
     Raises:
         NotFoundOnHubError: As `select_subset`.
-        ConfigError: As `select_subset`; also where no name is given, two names mean the same folder, or a kind is
-            found in none of the subsets.
+        ConfigError: As `select_subset`; also where no name is given, or two names mean the same folder.
     """
     if not names:
         raise ConfigError(
@@ -139,13 +138,6 @@ def select_subsets(
         if layout.name in seen:
             raise ConfigError(f"The subset {layout.name} is named twice.", "Name it once.")
         seen.add(layout.name)
-    found = {annotation.kind for layout in layouts for annotation in layout.annotations}
-    for kind in _checked_kinds(kinds):
-        if kind not in found:
-            raise ConfigError(
-                f"None of the chosen subsets has annotations of kind {kind!r}: {_listed(sorted(seen))}.",
-                f"They have {_listed(sorted(found))}; leave {kind!r} out, or choose another subset.",
-            )
     return layouts
 
 

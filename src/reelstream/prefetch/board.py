@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from reelstream.errors import StateError
 from reelstream.prefetch.state import EpochState, LaneState
@@ -16,7 +16,8 @@ from reelstream.prefetch.windows import Lane, ResidentClip, Window
 from reelstream.schedule import OrderDigest, lane_quotas, sample_order
 from reelstream.types import Position
 
-# How far the order is laid out ahead; more would only take memory.
+# How far the order is laid out ahead: at least the half of it, all of it when that is short. More would only take
+# memory; one sample at a time would have all of it walked through at each.
 _LONGEST_LOOK_AHEAD = 4096
 # Samples that were handed out and whose consumption nobody has told of; older ones are taken as consumed.
 _LONGEST_JOURNAL = 1 << 16
@@ -49,31 +50,43 @@ class Served:
 
 @dataclass(slots=True, kw_only=True)
 class _Step:
-    """What one served sample, and what was passed over before it, changes in the state."""
+    """What one served sample, or one passed over, changes in the state."""
 
+    turn: int
     lane: int = 0
-    turn: int = 0
-    position: Position | None = None
     after: LaneState | None = None
-    quotas: list[int] | None = None
-    delivered: int = 0
-    repeated: int = 0
-    quarantined: int = 0
-    quarantined_clips: dict[str, str] = field(default_factory=dict)
-    seen: list[int] = field(default_factory=list)
+    """Of the lane."""
+    position: Position | None = None
+    """Of a served sample."""
+    repeated: bool = False
+    """Of a served sample: whether another visit owns its clip."""
+    owned: ResidentClip | None = None
+    """The visit that owns its clip from here on."""
+    passed_over: ResidentClip | None = None
+    """The visit whose sample is quarantined here."""
+    round: tuple[list[int], list[int | None]] | None = None
+    """Quotas and lengths of a new round."""
 
     def apply(self, state: EpochState) -> None:
         """Make the change."""
+        state.turn = self.turn
         if self.after is not None:
             state.lanes[self.lane] = self.after
-        if self.quotas is not None:
-            state.quotas = self.quotas
-        state.turn = self.turn
-        state.books.delivered += self.delivered
-        state.books.repeated += self.repeated
-        state.books.quarantined += self.quarantined
-        state.books.quarantined_clips.update(self.quarantined_clips)
-        state.seen[self.seen] = True
+        if self.round is not None:
+            state.quotas, state.lengths = self.round
+        books, clips = state.books, state.books.quarantined_clips
+        if self.position is not None:
+            books.delivered += not self.repeated
+            books.repeated += self.repeated
+        if self.owned is not None:
+            state.seen[self.owned.record.clip] = True
+            # A bad copy of the clip may have been met before.
+            clips.pop(self.owned.name, None)
+        if self.passed_over is not None:
+            num_samples, _ = clips.get(self.passed_over.name, (0, ""))
+            # Two bad copies of a clip are one loss.
+            num_samples = min(num_samples + 1, self.passed_over.record.num_samples)
+            clips[self.passed_over.name] = (num_samples, self.passed_over.problem or "")
 
 
 class Board:
@@ -88,14 +101,14 @@ class Board:
         self._consumed = state.copy()
         self._last_consumed: Position | None = None
         self.quotas = state.quotas
+        self._lengths = list(state.lengths)
         self.lanes = [
             Lane(number=number, slot=lane.slot, digest=lane.digest, num_clips=lane.clips)
             for number, lane in enumerate(state.lanes)
         ]
         self._first_windows = {number: lane for number, lane in enumerate(state.lanes) if lane.cursor}
         self._turn = state.turn
-        self._served_clips = state.seen.copy()
-        self._owners: dict[int, ResidentClip] = {}
+        self._owned = state.seen.copy()
         self._finished: list[tuple[int, Window]] = []
         self._journal: deque[_Step] = deque()
         # The look-ahead: entries laid out from the served state on, and where laying out goes on.
@@ -106,9 +119,9 @@ class Board:
 
     # ------------------------------------------------------------------ what comes in
 
-    def close_window(self, lane_number: int, window: Window) -> list[ResidentClip]:
-        """Take a window whose clips have all arrived; return its clips that have no use left (after a resume)."""
-        lane, settings = self.lanes[lane_number], self.settings
+    def order_samples(self, lane_number: int, window: Window) -> None:
+        """Draw the order of a window that is about to be closed. Needs no lock, and takes long for a large window."""
+        settings = self.settings
         window.order = sample_order(
             [clip.record.num_samples for clip in window.clips],
             seed=settings.seed,
@@ -117,8 +130,17 @@ class Board:
             window=window.number,
             shuffle=settings.shuffle,
         )
+
+    def close_window(self, lane_number: int, window: Window) -> list[ResidentClip]:
+        """Take an ordered window whose clips have all arrived; return those that have no use left (after a resume).
+
+        Raises:
+            StateError: Where it is not the window that the state says it is.
+        """
+        lane = self.lanes[lane_number]
         resumed = self._first_windows.pop(lane_number, None)
-        window.cursor = resumed.cursor if resumed is not None else 0
+        if resumed is not None:
+            self._take_up(window, resumed)
         for clip_number, _ in window.order[window.cursor :]:
             window.clips[clip_number].left += 1
         lane.windows.append(window)
@@ -130,7 +152,8 @@ class Board:
     def quarantine(self, clip: ResidentClip, reason: str) -> None:
         """Pass over all samples of a clip that are still to be served."""
         clip.problem = reason
-        self._lay_out_anew()
+        if clip.uses:
+            self._lay_out_anew()
         self._settle(self.lanes[clip.lane])
 
     def take_finished(self) -> list[tuple[int, Window]]:
@@ -145,6 +168,14 @@ class Board:
         if not self._entries:
             self._extend()
         return self._entries[0] if self._entries else None
+
+    def lay_out(self) -> int:
+        """Lay out the order as far as windows allow; return the places laid out so far.
+
+        As long as that is the same, the look-ahead is the same too, but for what was served of it.
+        """
+        self._extend()
+        return self._next_place
 
     def coming_clips(self) -> Iterable[ResidentClip]:
         """Yield the clips of the look-ahead in order of their next use, each once."""
@@ -170,35 +201,40 @@ class Board:
         assert window is lane.windows[0], "a window was left before its end"
         assert entry.index == window.cursor, "a sample was left out"
         sample = window.order[entry.index][1]
-        position = Position(self.settings.epoch, lane.number, lane.slot)
-        repeated = self._is_repeat(clip)
+        step = _Step(
+            turn=(lane.number + 1) % len(self.lanes), position=Position(self.settings.epoch, lane.number, lane.slot)
+        )
+        self._find_owner(step, window, window.order[entry.index][0])
         digest = OrderDigest(lane.digest)
         digest.add(lane.slot, f"{clip.name}#{sample}")
         lane.digest = digest.value
         clip.uses.popleft()
         clip.left -= 1
-        self._turn = (lane.number + 1) % len(self.lanes)
-        step = _Step(position=position, delivered=int(not repeated), repeated=int(repeated))
+        self._turn = step.turn
         self._advance(lane, step)
-        self._journal.append(step)
         self._settle(lane)
-        if len(self._journal) > _LONGEST_JOURNAL:
+        while len(self._journal) > _LONGEST_JOURNAL:
             self._consume(self._journal.popleft())
-        return Served(position=position, clip=clip, row=clip.rows[sample], repeated=repeated, last_use=clip.left == 0)
+        assert step.position is not None
+        return Served(
+            position=step.position, clip=clip, row=clip.rows[sample], repeated=step.repeated, last_use=clip.left == 0
+        )
 
     def next_round(self) -> list[int]:
         """Return the lanes that shall give more once all lanes are done: none where the epoch is over."""
         assert self.all_lanes_done()
         if self.quotas is None or self.settings.limit is None:
             return []
-        lengths = {lane.number: lane.num_clips for lane in self.lanes if lane.ended}
-        quotas = lane_quotas(self.settings.limit, len(self.lanes), lengths)
-        resumed = [lane for lane in self.lanes if lane.paused and quotas[lane.number] > lane.num_clips]
+        for lane in self.lanes:
+            if lane.ended:
+                self._lengths[lane.number] = lane.num_clips
+        lengths = {number: length for number, length in enumerate(self._lengths) if length is not None}
+        self.quotas = lane_quotas(self.settings.limit, len(self.lanes), lengths)
+        resumed = [lane for lane in self.lanes if lane.paused and self.quotas[lane.number] > lane.num_clips]
         for lane in resumed:
             lane.paused = False
-        self.quotas = quotas
         # In the journal, since the round before may not be consumed yet: its windows ended at the quotas of then.
-        self._journal.append(_Step(turn=self._turn, quotas=quotas))
+        self._journal.append(_Step(turn=self._turn, round=(self.quotas, self._lengths.copy())))
         return [lane.number for lane in resumed]
 
     # ------------------------------------------------------------------ what has been consumed
@@ -234,20 +270,39 @@ class Board:
 
     # ------------------------------------------------------------------ inside
 
+    def _take_up(self, window: Window, state: LaneState) -> None:
+        """Leave behind what a resumed lane has consumed of its window."""
+        if state.cursor >= len(window.order) or window.number != state.window:
+            raise StateError(
+                f"the saved data state is {state.cursor} samples into window {state.window} of a lane, and the "
+                f"repository gives it window {window.number} of {len(window.order)} samples",
+                "resume with the data options it was saved with, or start anew",
+            )
+        window.cursor = state.cursor
+        window.repeats.update(state.repeats)
+        for clip_number, _ in window.order[: window.cursor]:
+            if clip_number not in window.repeats:
+                window.clips[clip_number].repeated = False
+
     def _settle(self, lane: Lane) -> None:
         """Pass over quarantined samples that a lane would serve next: no used-up window is held for them."""
         while lane.windows:
             window = lane.windows[0]
-            clip = window.clips[window.order[window.cursor][0]]
+            clip_number = window.order[window.cursor][0]
+            clip = window.clips[clip_number]
             if clip.problem is None:
                 return
             clip.left -= 1
-            step = _Step(quarantined=1, quarantined_clips={clip.name: clip.problem})
+            step = _Step(turn=self._turn)
+            if clip.repeated is not False:
+                window.repeats.add(clip_number)
+            # No loss where another visit serves the clip's samples.
+            if clip.repeated is False or not self._owned[clip.record.clip]:
+                step.passed_over = clip
             self._advance(lane, step)
-            self._journal.append(step)
 
     def _advance(self, lane: Lane, step: _Step) -> None:
-        """Leave the lane's next sample behind, and its window with the last one; note the lane's place in `step`."""
+        """Leave the lane's next sample behind, and its window with the last one; enter it in the journal."""
         window = lane.windows[0]
         window.cursor += 1
         lane.slot += 1
@@ -255,38 +310,49 @@ class Board:
         if window.cursor == len(window.order):
             lane.windows.popleft()
             self._finished.append((lane.number, window))
-            for clip in window.clips:
-                number = clip.record.clip
-                step.seen.append(number)
-                self._served_clips[number] = True
-                if self._owners.get(number) is clip:
-                    del self._owners[number]
-        step.lane, step.turn, step.after = lane.number, self._turn, self._lane_state(lane, window)
+        step.lane, step.after = lane.number, self._lane_state(lane, window)
+        self._journal.append(step)
 
-    def _is_repeat(self, clip: ResidentClip) -> bool:
-        """Whether another visit in this epoch has served, or is serving, the same clip of the catalog."""
+    def _find_owner(self, step: _Step, window: Window, clip_number: int) -> None:
+        """Note whose the clip of a sample is that is being served: the visit's that serves one of it first."""
+        clip = window.clips[clip_number]
         if clip.repeated is None:
-            number = clip.record.clip
-            clip.repeated = bool(self._served_clips[number]) or number in self._owners
-            self._owners.setdefault(number, clip)
-        return clip.repeated
+            clip.repeated = bool(self._owned[clip.record.clip])
+            if clip.repeated:
+                window.repeats.add(clip_number)
+            else:
+                self._owned[clip.record.clip] = True
+                step.owned = clip
+        step.repeated = clip.repeated
 
     def _lane_state(self, lane: Lane, window: Window) -> LaneState:
-        """Return the lane's state now; `window` is the one that was served from last."""
+        """Return the lane's state now; `window` is the one that was left last, or is in use."""
         if lane.windows:
             window = lane.windows[0]
-            begins = (window.span, window.member, window.number, window.cursor, window.clips_before)
-        else:
-            # The next window has not been met: it begins where this one ends.
-            clips = window.clips_before + len(window.clips)
-            begins = (window.end_span, window.end_member, window.number + 1, 0, clips)
-        span, member, number, cursor, clips = begins
+            return LaneState(
+                span=window.span,
+                member=window.member,
+                window=window.number,
+                cursor=window.cursor,
+                clips=window.clips_before,
+                slot=lane.slot,
+                digest=lane.digest,
+                repeats=tuple(sorted(window.repeats)),
+            )
+        # The next window has not been met: it begins where this one ends.
         return LaneState(
-            span=span, member=member, window=number, cursor=cursor, clips=clips, slot=lane.slot, digest=lane.digest
+            span=window.end_span,
+            member=window.end_member,
+            window=window.number + 1,
+            clips=window.clips_before + len(window.clips),
+            slot=lane.slot,
+            digest=lane.digest,
         )
 
     def _extend(self) -> None:
         """Lay out the order as far as closed windows allow."""
+        if len(self._entries) > _LONGEST_LOOK_AHEAD // 2:
+            return
         while len(self._entries) < _LONGEST_LOOK_AHEAD:
             lane = self._lane_after(self._ahead_turn)
             if lane is None or not self._has_more(lane):

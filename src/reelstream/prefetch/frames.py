@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 from reelstream.prefetch.windows import ResidentClip
 from reelstream.types import DecodedClip
@@ -48,22 +48,29 @@ class FrameStore:
         """Return a clip's frames; None where they are not in memory."""
         return self._decoded.get(clip)
 
-    def choose(self, coming: Iterable[ResidentClip]) -> Iterator[ResidentClip]:
-        """Yield clips to decode now, most urgent first; each counts as in flight from here on.
+    def choose(self, coming: Iterable[ResidentClip]) -> tuple[list[ResidentClip], bool]:
+        """Choose clips to decode now, most urgent first; each counts as in flight from here on.
 
         Args:
             coming: Clips in order of their next use.
+
+        Returns:
+            The clips; and whether, with them, all that is coming is decoded or in flight.
         """
+        chosen: list[ResidentClip] = []
+        if len(self._in_flight) >= self._most_in_flight:
+            return chosen, False
         for rank, clip in enumerate(coming):
-            if len(self._in_flight) >= self._most_in_flight:
-                return
             if clip in self._decoded or clip in self._in_flight or clip.problem is not None:
                 continue
+            if len(self._in_flight) >= self._most_in_flight:
+                return chosen, False
             # The most urgent clip is decoded whatever the memory: nothing goes on without it.
-            if not self._make_room(clip) and rank > 0:
-                return
+            if not self._make_room(clip, whatever_the_memory=rank == 0):
+                return chosen, False
             self._in_flight.add(clip)
-            yield clip
+            chosen.append(clip)
+        return chosen, True
 
     def put(self, clip: ResidentClip, decoded: DecodedClip) -> None:
         """Take the frames of a clip that was in flight."""
@@ -79,8 +86,8 @@ class FrameStore:
         if decoded is not None:
             self._used_bytes -= decoded.size_bytes
 
-    def _make_room(self, clip: ResidentClip) -> bool:
-        """Drop frames that are needed later than `clip` until one more clip fits; return whether it does."""
+    def _make_room(self, clip: ResidentClip, *, whatever_the_memory: bool) -> bool:
+        """Drop frames that are needed later than `clip`, as few as let one more clip in; return whether it comes in."""
         allowed_bytes = self._limit_bytes - (len(self._in_flight) + 1) * self._estimate_bytes
         if self._used_bytes <= allowed_bytes:
             return True
@@ -89,7 +96,8 @@ class FrameStore:
             key=lambda other: other.uses[0] if other.uses else 1 << 62,
             reverse=True,
         )
-        if self._used_bytes - sum(self._decoded[other].size_bytes for other in later) > allowed_bytes:
+        fits = self._used_bytes - sum(self._decoded[other].size_bytes for other in later) <= allowed_bytes
+        if not (fits or whatever_the_memory):
             return False
         for other in later:
             if self._used_bytes <= allowed_bytes:

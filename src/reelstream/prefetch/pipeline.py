@@ -6,8 +6,8 @@ lane threads ──► windows on disk ──► look-ahead ──► decode thr
    └──────────────────────────── files deleted after their last use ◄─────────────────────────────┘
 ```
 
-All bookkeeping happens under one lock, with one condition that tells of every change; downloading, decompressing,
-writing and decoding happen outside of it.
+All bookkeeping happens under one lock, with two conditions on it: `_arrived` wakes the consumer, `Intake`'s the lanes.
+Downloading, decompressing, writing and decoding happen outside of it.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -30,23 +30,21 @@ from reelstream.decode import decode_clip
 from reelstream.errors import (
     ArchiveChecksumError,
     ArchiveError,
-    BudgetTooSmallError,
     DecodeError,
-    TooManyBadClipsError,
 )
+from reelstream.prefetch.badness import BadClips
 from reelstream.prefetch.board import Board, Served
 from reelstream.prefetch.frames import FrameStore
+from reelstream.prefetch.intake import Intake
 from reelstream.prefetch.reader import LaneReader, SpanSource
 from reelstream.prefetch.state import EpochState
 from reelstream.prefetch.windows import ResidentClip, Window
 from reelstream.schedule import WindowFormer, WindowLimits
 from reelstream.telemetry import Telemetry, events
 from reelstream.types import DecodedClip, FrameSampling, Position, Span
-from reelstream.units import count, format_bytes
 
-# Below this many clips a share of bad ones says little.
-_FEWEST_CLIPS_JUDGED = 100
-_MOST_BAD_LISTED = 20
+Decode = Callable[[Path, FrameSampling], DecodedClip]
+"""Gives a clip's frames; raises `DecodeError` where the clip is bad."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +55,7 @@ class PipelineOptions:
     decode_threads: int
     decoded_memory_bytes: int
     connections: int
-    """The most ranged reads at once."""
+    """The most ranged reads at once; one that pauses, because a clip waits for room, keeps no other from reading."""
     max_bad_share: float
     """More quarantined clips than this share of those met (of 100 at least) stop the epoch."""
     stop_on_bad_archive: bool
@@ -99,6 +97,7 @@ class EpochPipeline:
         disk_budget_bytes: The budget in all, to name one that works where this one does not.
         options: How to work.
         telemetry: Who is told.
+        decode: Gives a clip's frames; called from several threads at once.
     """
 
     def __init__(
@@ -113,30 +112,36 @@ class EpochPipeline:
         disk_budget_bytes: int,
         options: PipelineOptions,
         telemetry: Telemetry,
+        decode: Decode = decode_clip,
     ) -> None:
         self._catalog = catalog
         self._source = source
         self._cache = cache
-        self._room = room
-        self._disk_budget_bytes = disk_budget_bytes
         self._options = options
         self._telemetry = telemetry
+        self._decode_file = decode
         self._lock = threading.Lock()
-        self._changed = threading.Condition(self._lock)
+        self._arrived = threading.Condition(self._lock)
         self._cancellation = Cancellation()
         self._board = Board(state)
+        self._intake = Intake(
+            lock=self._lock,
+            room=room,
+            cache=cache,
+            connections=options.connections,
+            disk_budget_bytes=disk_budget_bytes,
+            ready=lambda: [lane.ready for lane in self._board.lanes],
+            cancellation=self._cancellation,
+        )
         self._frames = FrameStore(
             limit_bytes=options.decoded_memory_bytes,
             estimate_bytes=options.frames.largest_size_bytes,
             most_in_flight=options.decode_threads,
         )
-        self._ranges_open: set[int] = set()
-        self._ranges_wanted: dict[int, int] = {}
+        self._decoded_ahead_of = -1
+        self._bad_clips = BadClips(options.max_bad_share)
         self._no_more_wanted = False
-        self._clips_met = 0
-        self._clips_bad = 0
         self._clips_on_disk = 0
-        self._last_bad: deque[str] = deque(maxlen=_MOST_BAD_LISTED)
         self._failure: Exception | None = None
         self._threads = [
             threading.Thread(
@@ -155,8 +160,12 @@ class EpochPipeline:
     # ------------------------------------------------------------------ life
 
     def __enter__(self) -> Self:
-        for thread in self._threads:
-            thread.start()
+        try:
+            for thread in self._threads:
+                thread.start()
+        except BaseException:
+            self.close()
+            raise
         return self
 
     def __exit__(
@@ -165,10 +174,11 @@ class EpochPipeline:
         self.close()
 
     def cancel(self) -> None:
-        """Call off all work, from any thread; whoever waits in `next_sample` gets `Cancelled`. `close` must follow."""
+        """Call off all work, from any thread; `next_sample` raises `Cancelled` from here on. `close` must follow."""
         self._cancellation.cancel()
         with self._lock:
-            self._changed.notify_all()
+            self._arrived.notify_all()
+            self._intake.wake()
 
     def close(self) -> None:
         """Call off all work, wait for the threads, delete the clips; a second call does nothing."""
@@ -180,7 +190,8 @@ class EpochPipeline:
             for thread in self._threads:
                 if thread.ident is not None:
                     thread.join()
-            self._decoders.shutdown(wait=True, cancel_futures=True)
+            # What is queued runs, and ends its lease; called off, it decodes nothing.
+            self._decoders.shutdown(wait=True)
             self._cache.clear()
 
     # ------------------------------------------------------------------ the consumer
@@ -193,27 +204,32 @@ class EpochPipeline:
         Raises:
             ReelstreamError: What ended the reading or the decoding.
             TooManyBadClipsError: Where more clips are bad than may be.
+            Cancelled: Where the work was called off.
         """
         with self._lock:
+            self._cancellation.raise_if_cancelled()
             while (clip := self._wait_for_head()) is not None:
                 decoded = self._wait_for_frames(clip)
                 if decoded is not None:
                     served = self._board.serve()
                     self._release(served)
                     self._decode_ahead()
-                    self._changed.notify_all()
                     return ReadySample(served=served, decoded=decoded)
             return None
 
-    def frames_again(self, clip: ResidentClip) -> DecodedClip:
-        """Return the frames of a clip that was served and is still on disk, decoding them again where needed."""
+    def frames_again(self, clip: ResidentClip) -> DecodedClip | None:
+        """Return the frames of a clip that was served, decoding them again where needed; None once it is deleted."""
         with self._lock:
             decoded = self._frames.get(clip)
-            if decoded is not None:
+            if decoded is not None or clip.file is None:
                 return decoded
-            assert clip.file is not None, f"{clip.name} is no longer on disk"
             lease = self._cache.lease(clip.file)
-        return self._decode(clip, lease)
+        try:
+            return self._decode(clip, lease)
+        finally:
+            with self._lock:
+                # The clip may have been deleted meanwhile; then it is gone now.
+                self._intake.wake()
 
     def state_after(self, position: Position | None) -> EpochState:
         """Return the state once everything up to and including `position` is consumed; see `Board.state_after`."""
@@ -229,7 +245,7 @@ class EpochPipeline:
                 clips_decoded=self._frames.num_decoded,
                 decoded_bytes=self._frames.used_bytes,
                 samples_ready=sum(lane.ready for lane in self._board.lanes),
-                ranges_open=len(self._ranges_open),
+                ranges_open=self._intake.num_open,
             )
 
     def _wait_for_head(self) -> ResidentClip | None:
@@ -269,19 +285,15 @@ class EpochPipeline:
         def wait() -> None:
             nonlocal started_s
             started_s = time.monotonic() if started_s is None else started_s
-            self._wait()
+            self._cancellation.raise_if_cancelled()
+            self._arrived.wait()
+            self._cancellation.raise_if_cancelled()
 
         try:
             yield wait
         finally:
             if started_s is not None:
                 self._telemetry.emit(events.Stalled(stage=stage, wait_s=time.monotonic() - started_s))
-
-    def _wait(self) -> None:
-        """Let others change something. The lock is held before and after."""
-        self._cancellation.raise_if_cancelled()
-        self._changed.wait()
-        self._cancellation.raise_if_cancelled()
 
     def _raise_failure(self) -> None:
         if self._failure is not None:
@@ -290,10 +302,8 @@ class EpochPipeline:
     def _next_round(self) -> bool:
         """Ask lanes for more where a limit is not met and others fell short; return whether any gives more."""
         resumed = self._board.next_round()
-        for lane in resumed:
-            self._room.resume_reading(lane)
         self._no_more_wanted = not resumed
-        self._changed.notify_all()
+        self._intake.ask_for_more(resumed)
         return bool(resumed)
 
     # ------------------------------------------------------------------ letting go
@@ -311,14 +321,11 @@ class EpochPipeline:
             for clip in window.clips:
                 self._frames.drop(clip)
                 self._delete(clip)
-            self._room.finish_window(lane, window.number)
+            self._intake.finish_window(lane, window.number)
 
     def _delete(self, clip: ResidentClip) -> None:
-        file, clip.file = clip.file, None
-        if file is None:
+        if not self._intake.delete(clip):
             return
-        self._cache.delete(file)
-        self._room.free(clip.lane, clip.window, file.reserved_bytes)
         self._clips_on_disk -= 1
         self._telemetry.emit(
             events.ClipDeleted(subset=clip.record.subset, path=clip.record.path, size_bytes=clip.size_bytes)
@@ -330,7 +337,6 @@ class EpochPipeline:
         self._frames.drop(clip)
         self._delete(clip)
         self._let_go_of_windows()
-        self._clips_bad += 1
         self._telemetry.emit(
             events.ClipQuarantined(
                 subset=clip.record.subset,
@@ -339,13 +345,8 @@ class EpochPipeline:
                 reason=reason,
             )
         )
-        self._last_bad.append(f"{clip.name}: {reason}")
-        if self._clips_bad > self._options.max_bad_share * max(self._clips_met, _FEWEST_CLIPS_JUDGED):
-            self._failure = TooManyBadClipsError(
-                f"{count(self._clips_bad, 'clip')} of {self._clips_met:,} are bad, more than max_bad_share = "
-                f"{self._options.max_bad_share} allows; the last of them:\n  " + "\n  ".join(self._last_bad),
-                "look at these clips; raise max_bad_share where they are to be expected",
-            )
+        self._failure = self._failure or self._bad_clips.add(clip.name, reason)
+        self._arrived.notify_all()
 
     # ------------------------------------------------------------------ decoding
 
@@ -353,39 +354,49 @@ class EpochPipeline:
         """Give the decoders the clips that are needed next, as far as threads and memory allow."""
         if self._cancellation.cancelled:
             return
-        for clip in self._frames.choose(self._board.coming_clips()):
+        num_laid_out = self._board.lay_out()
+        if self._decoded_ahead_of == num_laid_out:
+            return
+        chosen, is_all = self._frames.choose(self._board.coming_clips())
+        self._decoded_ahead_of = num_laid_out if is_all else -1
+        for clip in chosen:
             assert clip.file is not None, f"{clip.name} is needed and not on disk"
             self._decoders.submit(self._decode_in_background, clip, self._cache.lease(clip.file))
 
     def _decode_in_background(self, clip: ResidentClip, lease: Lease) -> None:
-        decoded: DecodedClip | None = None
-        reason = ""
-        failure: Exception | None = None
         try:
-            decoded = self._decode(clip, lease)
-        except DecodeError as error:
-            reason = error.fact
+            decoded, reason = self._decoded_or_reason(clip, lease)
+            with self._lock:
+                if decoded is not None:
+                    self._frames.put(clip, decoded)
+                else:
+                    self._quarantine(clip, reason)
+                self._decode_ahead()
+                self._arrived.notify_all()
+        except Cancelled:
+            pass
         except Exception as error:  # noqa: BLE001 - whatever it is, the consumer must hear of it
-            failure = error
-        with self._lock:
-            if decoded is not None:
-                self._frames.put(clip, decoded)
-            elif failure is not None:
-                self._failure = failure
-            else:
-                self._quarantine(clip, reason)
-            self._decode_ahead()
-            self._changed.notify_all()
+            with self._lock:
+                self._failure = self._failure or error
+                self._arrived.notify_all()
+
+    def _decoded_or_reason(self, clip: ResidentClip, lease: Lease) -> tuple[DecodedClip | None, str]:
+        try:
+            return self._decode(clip, lease), ""
+        except DecodeError as error:
+            return None, error.fact
 
     def _decode(self, clip: ResidentClip, lease: Lease) -> DecodedClip:
         """Decode a leased clip and end the lease.
 
         Raises:
             DecodeError: Where it cannot be decoded, or not to its end.
+            Cancelled: Where the work was called off.
         """
         started_s = time.thread_time()
         with lease:
-            decoded = decode_clip(lease.path, self._options.frames)
+            self._cancellation.raise_if_cancelled()
+            decoded = self._decode_file(lease.path, self._options.frames)
         if decoded.truncated:
             raise DecodeError("cut short: its frames end well before the duration that it names")
         again, clip.decoded_before = clip.decoded_before, True
@@ -429,34 +440,20 @@ class EpochPipeline:
         with self._lock:
             lane.failure = failure
             lane.ended = failure is None
-            self._room.finish_reading(number)
-            self._changed.notify_all()
+            self._intake.finish_reading(number)
+            self._arrived.notify_all()
 
     def begin_range(self, lane: int, window: int) -> int:
         """Wait until a ranged read may begin; return its most bytes. See `LaneHost`."""
-        with self._lock:
-            self._ranges_wanted[lane] = window
-            while not (size_bytes := self._range_granted(lane)):
-                self._wait()
-            del self._ranges_wanted[lane]
-            self._ranges_open.add(lane)
-            self._room.announce(lane, size_bytes)
-            return size_bytes
-
-    def _range_granted(self, lane: int) -> int:
-        """Return the bytes that a lane may ask for now: those first whose samples run out first."""
-        if len(self._ranges_open) >= self._options.connections:
-            return 0
-        sizes = {other: self._room.next_range_bytes(other, at) for other, at in self._ranges_wanted.items()}
-        ready = [(self._board.lanes[other].ready, other) for other, size_bytes in sizes.items() if size_bytes]
-        return sizes[lane] if ready and min(ready)[1] == lane else 0
+        return self._intake.begin_range(lane, window)
 
     def end_range(self, lane: int) -> None:
         """The ranged read has ended. See `LaneHost`."""
-        with self._lock:
-            self._ranges_open.discard(lane)
-            self._room.announce(lane, 0)
-            self._changed.notify_all()
+        self._intake.end_range(lane)
+
+    def write(self, lane: int, window: int, member: Member) -> ClipFile:
+        """Wait for room, write the member and publish it. See `LaneHost`."""
+        return self._intake.write(lane, window, member)
 
     def quota(self, lane: int) -> int | None:
         """Return how many clips the lane may give in all; None for no end. See `LaneHost`."""
@@ -466,47 +463,21 @@ class EpochPipeline:
     def wait_for_quota(self, lane: int, num_clips: int) -> bool:
         """Wait until the lane may give more than `num_clips`; False when no more are wanted. See `LaneHost`."""
         with self._lock:
-            while self._board.quotas is not None and num_clips >= self._board.quotas[lane]:
-                if self._no_more_wanted:
-                    return False
-                if not self._board.lanes[lane].paused:
-                    self._board.lanes[lane].paused = True
-                    self._room.finish_reading(lane)
-                    self._changed.notify_all()
-                self._wait()
+            self._board.lanes[lane].paused = True
+            self._intake.finish_reading(lane)
+            self._arrived.notify_all()
+            with self._intake.pausing(lane):
+                while self._board.quotas is not None and num_clips >= self._board.quotas[lane]:
+                    if self._no_more_wanted:
+                        return False
+                    self._intake.wait()
             return True
-
-    def write(self, lane: int, window: int, member: Member) -> ClipFile:
-        """Wait for room, write the member and publish it. See `LaneHost`."""
-        cost_bytes = self._cache.cost_bytes(member.size_bytes)
-        if cost_bytes > self._room.largest_clip_bytes:
-            raise self._too_large(member, cost_bytes)
-        with self._lock:
-            while not (self._room.may_admit(lane, window, cost_bytes) and self._cache.try_reserve(member.size_bytes)):
-                self._wait()
-            self._room.admit(lane, window, cost_bytes)
-        try:
-            return self._cache.write(member.size_bytes, member.chunks())
-        except BaseException:
-            with self._lock:
-                self._room.free(lane, window, cost_bytes)
-            raise
-
-    def _too_large(self, member: Member, cost_bytes: int) -> BudgetTooSmallError:
-        missing_bytes = self._room.smallest_budget_for(cost_bytes) - self._room.clip_budget_bytes
-        smallest_mb = -(-(self._disk_budget_bytes + missing_bytes) // 10**6)
-        return BudgetTooSmallError(
-            f"the clip {member.name} has {format_bytes(member.size_bytes)}; with {self._room.num_lanes} lanes the clip "
-            f"budget of {format_bytes(self._room.clip_budget_bytes)} works with clips up to "
-            f"{format_bytes(self._room.largest_clip_bytes)}",
-            f"set disk_budget to {smallest_mb}MB or more, or use fewer lanes",
-        )
 
     def meet(self, lane: int, clip: ResidentClip) -> None:
         """A clip is on disk, or known to be bad. See `LaneHost`."""
         with self._lock:
             self._board.lanes[lane].num_clips += 1
-            self._clips_met += 1
+            self._bad_clips.meet()
             if clip.problem is not None:
                 self._quarantine(clip, clip.problem)
                 return
@@ -517,12 +488,13 @@ class EpochPipeline:
 
     def close_window(self, lane: int, window: Window) -> None:
         """A window has all its clips. See `LaneHost`."""
+        self._board.order_samples(lane, window)
         with self._lock:
             for clip in self._board.close_window(lane, window):
                 self._delete(clip)
             self._let_go_of_windows()
             self._decode_ahead()
-            self._changed.notify_all()
+            self._arrived.notify_all()
 
     def finish_span(
         self, lane: int, span: Span, num_clips: int, num_unreferenced: int, problem: ArchiveError | None

@@ -9,7 +9,7 @@ from reelstream.archive import GunzipReader, Member, read_members
 from reelstream.cache import ClipFile, allocated_bytes
 from reelstream.cancel import Cancellation
 from reelstream.catalog import Catalog
-from reelstream.errors import ArchiveError
+from reelstream.errors import ArchiveChecksumError, ArchiveError
 from reelstream.prefetch.state import LaneState
 from reelstream.prefetch.windows import ResidentClip, Window
 from reelstream.schedule import WindowFormer
@@ -110,11 +110,14 @@ class LaneReader:
             return
         for ordinal in range(self._state.span, len(self._spans)):
             if not self._read_span(ordinal):
-                break
-        self._close_window()
+                return
+        if self._forming is not None:
+            # Nothing follows: a state at the window's end shall not have the last span read again to find that out.
+            self._forming.end_span, self._forming.end_member = len(self._spans), 0
+            self._close_window()
 
     def _read_span(self, ordinal: int) -> bool:
-        """Read one span; return False when no more clips are wanted."""
+        """Read one span; return False when no more clips are wanted: then no window is forming."""
         span = self._spans[ordinal]
         num_before = self._state.member if ordinal == self._state.span else 0
         met: set[int] = set()
@@ -175,8 +178,11 @@ class LaneReader:
         try:
             if member.problem is None:
                 clip.file = self._host.write(self._lane, window.number, member)
-        except ArchiveError:
+        except ArchiveError as error:
             clip.problem = "cut short with its archive"
+            if isinstance(error, ArchiveChecksumError):
+                # A checksum that fails inside a member leaves the rest of the archive unread.
+                raise ArchiveError(error.fact, error.hint) from error
             raise
         finally:
             if clip.file is not None or clip.problem is not None:

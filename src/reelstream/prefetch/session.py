@@ -9,13 +9,12 @@ from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Self
 
-import numpy as np
-
-from reelstream.cache import Account, ClipCache, DiskBudget, Room, RunFolder
+from reelstream.cache import ClipCache, DiskBudget, Room, RunFolder
 from reelstream.cache.budget import BLOCK_BYTES, block_bytes_of
 from reelstream.cancel import Cancellation
-from reelstream.catalog import Catalog, SubsetLayout, prepare_catalog, select_subsets
+from reelstream.catalog import Catalog, SubsetLayout, catalog_folder, select_subsets
 from reelstream.errors import BudgetTooSmallError
+from reelstream.prefetch.catalogs import opened_catalog, remove_unused
 from reelstream.prefetch.options import StreamOptions
 from reelstream.prefetch.pipeline import EpochPipeline, PipelineOptions
 from reelstream.prefetch.state import EpochSettings, EpochState
@@ -25,6 +24,7 @@ from reelstream.transport import HubClient, RemoteFile
 from reelstream.types import Repository, RepositoryFile, Span, SpanKind
 from reelstream.units import format_bytes
 
+CATALOG_FOLDER = "catalog"
 # Directories grow with the names in them; a run folder of ten thousand clips takes less.
 FOLDERS_BYTES = 1 << 20
 # Below this nothing works: a lane could not hold one block.
@@ -74,25 +74,29 @@ class StreamSession:
                 select_subsets(self.repository, options.subsets, options.annotations)
             )
             self.folder = stack.enter_context(RunFolder(options.cache_dir))
-            self._reserved: list[tuple[Account, int]] = []
-            stack.callback(self._release_reserved)
-            self._reserve("folders", FOLDERS_BYTES)
+            budget.account("folders").reserve(FOLDERS_BYTES)
+            stack.callback(budget.account("folders").release, FOLDERS_BYTES)
             self.catalog: Catalog = stack.enter_context(
-                prepare_catalog(
+                opened_catalog(
                     self.layouts,
-                    options.cache_dir / "catalog",
+                    options.cache_dir / CATALOG_FOLDER,
+                    budget=budget,
                     open_file=self._open_annotations,
-                    reserve=lambda size_bytes: self._reserve("catalog", size_bytes),
                     progress=progress,
                     telemetry=telemetry,
                 )
             )
             self._cache = ClipCache(self.folder.path, budget.account("clips"))
             self._files: dict[str, RemoteFile] = {}
+            self._running: EpochPipeline | None = None
             self._stack = stack.pop_all()
+        self._tell_missing_kinds()
 
     def close(self) -> None:
-        """Delete the clips and let go of everything; a second call does nothing. The catalog stays for the next run."""
+        """Stop, delete the clips and let go of everything; a second call does nothing. The catalog stays on disk."""
+        running, self._running = self._running, None
+        if running is not None:
+            running.close()
         self._stack.close()
 
     def __enter__(self) -> Self:
@@ -159,12 +163,15 @@ class StreamSession:
         )
 
     def pipeline(self, state: EpochState, *, keep_until_window_end: bool = False) -> EpochPipeline:
-        """Return a pipeline that serves an epoch from `state` on; one at a time.
+        """Return a pipeline that serves an epoch from `state` on, and close the one before it.
 
         Raises:
             BudgetTooSmallError: Where the state's windows do not fit the disk budget.
         """
         options, settings = self.options, state.settings
+        if self._running is not None:
+            self._running.close()
+        room = self._room(settings)
         lanes = self.lanes_of(settings)
         self.telemetry.emit(
             events.EpochStarted(
@@ -175,13 +182,13 @@ class StreamSession:
                 needed_bytes=sum(span.size_bytes for lane in lanes for span in lane) if settings.limit is None else 0,
             )
         )
-        return EpochPipeline(
+        self._running = EpochPipeline(
             lanes=lanes,
             state=state,
             catalog=self.catalog,
             source=self,
             cache=self._cache,
-            room=self._room(settings),
+            room=room,
             disk_budget_bytes=self.budget.total_bytes,
             options=PipelineOptions(
                 frames=options.frames,
@@ -194,6 +201,7 @@ class StreamSession:
             ),
             telemetry=self.telemetry,
         )
+        return self._running
 
     def booked(self, state: EpochState, *, over: bool) -> events.EpochBooked:
         """Return the books of an epoch at a consumed state.
@@ -202,11 +210,10 @@ class StreamSession:
             state: What is consumed.
             over: Whether the epoch was served to its end.
         """
-        books, counts = state.books, self.catalog.sample_counts
-        unseen = int(counts[~state.seen].sum())
-        in_use = books.delivered + books.quarantined - int(counts[state.seen].sum())
-        missing = unseen - in_use
-        limited = state.settings.limit is not None and int(np.count_nonzero(state.seen)) >= state.settings.limit
+        books = state.books
+        missing = self.catalog.num_samples - books.delivered - books.quarantined
+        limit = state.settings.limit
+        limited = limit is not None and sum(lane.clips for lane in state.lanes) >= limit
         reason = "limit" if limited else None if over else "not_seen"
         return events.EpochBooked(
             epoch=state.settings.epoch,
@@ -236,9 +243,13 @@ class StreamSession:
     def clip_budget_bytes(self) -> int:
         """What all clips may take on disk: the budget less all that others have reserved when this is first asked for.
 
+        Catalogs that nobody uses are removed first.
+
         Raises:
             BudgetTooSmallError: Where nothing can work with what is left.
         """
+        parent = self.options.cache_dir / CATALOG_FOLDER
+        remove_unused(parent, budget=self.budget, keep=[catalog_folder(layout, parent) for layout in self.layouts])
         clip_budget_bytes = self.budget.free_bytes
         if clip_budget_bytes < LEAST_CLIP_BUDGET_BYTES:
             used = ", ".join(
@@ -275,12 +286,14 @@ class StreamSession:
             ahead=self.options.prefetch,
         )
 
-    def _reserve(self, name: str, size_bytes: int) -> None:
-        account = self.budget.account(name)
-        account.reserve(size_bytes)
-        self._reserved.append((account, size_bytes))
-
-    def _release_reserved(self) -> None:
-        while self._reserved:
-            account, size_bytes = self._reserved.pop()
-            account.release(size_bytes)
+    def _tell_missing_kinds(self) -> None:
+        """Say which kinds of annotations none of the subsets has: with the default ones that is no mistake."""
+        found = {annotation.kind for layout in self.layouts for annotation in layout.annotations}
+        missing = [kind for kind in self.options.annotations if kind not in found]
+        if missing:
+            self.telemetry.emit(
+                events.Notice(
+                    message=f"{', '.join(self.catalog.subsets)}: no annotations of kind {' or '.join(missing)}; "
+                    f"training on {', '.join(sorted(found))}"
+                )
+            )

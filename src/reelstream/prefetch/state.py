@@ -3,12 +3,16 @@
 ```json
 {"version": 1, "catalog": "<fingerprint>", "seed": 0, "epoch": 2, "shuffle": true, "limit": null,
  "span_kind": "archive", "tail": "skip", "window_clips": 12, "window_bytes": 416666666, "turn": 3,
- "quotas": null, "seen": "<base64 of zlib of one bit a clip>", "books": {...},
- "lanes": [{"span": 0, "member": 37, "window": 5, "cursor": 11, "clips": 37, "slot": 281, "digest": "…"}, …]}
+ "quotas": null, "lengths": [null, …], "seen": "<base64 of zlib of one bit a clip>", "books": {...},
+ "lanes": [{"span": 0, "member": 37, "window": 5, "cursor": 11, "clips": 37, "slot": 281, "digest": "…",
+            "repeats": []}, …]}
 ```
 
 A lane's `span`, `member` and `window` say where its current window begins: the ordinal of the span among the lane's,
 and the number of clips of that span before it. Together with the repository this is enough to go on.
+
+A clip may lie in several archives. The visit that serves a sample of it first *owns* it; what others serve of it are
+repeats. `seen` says which clips are owned, a lane's `repeats` which clips of its current window are owned elsewhere.
 """
 
 from __future__ import annotations
@@ -52,6 +56,8 @@ class LaneState:
     slot: int = 0
     """Samples of the lane that are consumed or passed over."""
     digest: str = OrderDigest().value
+    repeats: tuple[int, ...] = ()
+    """Places, in the current window, of clips that it has begun with and does not own: served as repeats, or bad."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -60,9 +66,13 @@ class Books:
 
     delivered: int = 0
     repeated: int = 0
-    quarantined: int = 0
-    quarantined_clips: dict[str, str] = field(default_factory=dict)
-    """Reasons by `subset/path`."""
+    quarantined_clips: dict[str, tuple[int, str]] = field(default_factory=dict)
+    """Samples passed over, and why, by `subset/path`; without clips that another visit serves."""
+
+    @property
+    def quarantined(self) -> int:
+        """Samples passed over."""
+        return sum(num_samples for num_samples, _ in self.quarantined_clips.values())
 
     def copy(self) -> Books:
         """Return an independent copy."""
@@ -96,8 +106,10 @@ class EpochState:
     """Lane whose turn is next."""
     quotas: list[int] | None
     """Clips that each lane may give, where the epoch is limited."""
+    lengths: list[int | None]
+    """Clips of each lane that had ended when the quotas were set: with other lengths the same quotas grow otherwise."""
     seen: npt.NDArray[np.bool_]
-    """Whether each clip of the catalog is used up, by number."""
+    """Whether each clip of the catalog has an owner: samples of it are delivered."""
     books: Books
 
     @classmethod
@@ -108,6 +120,7 @@ class EpochState:
             lanes=[LaneState() for _ in range(settings.num_lanes)],
             turn=0,
             quotas=quotas,
+            lengths=[None] * settings.num_lanes,
             seen=np.zeros(num_clips, np.bool_),
             books=Books(),
         )
@@ -135,6 +148,7 @@ class EpochState:
             **settings,
             "turn": self.turn,
             "quotas": self.quotas,
+            "lengths": self.lengths,
             "seen": base64.b64encode(zlib.compress(np.packbits(self.seen).tobytes(), 9)).decode(),
             "books": dataclasses.asdict(self.books),
             "lanes": [dataclasses.asdict(lane) for lane in self.lanes],
@@ -157,16 +171,36 @@ class EpochState:
             settings = {name: values[name] for name in names}
             settings["span_kind"] = SpanKind(settings["span_kind"])
             bits = np.frombuffer(zlib.decompress(base64.b64decode(values["seen"])), np.uint8)
-            return cls(
+            state = cls(
                 settings=EpochSettings(**settings, num_lanes=len(values["lanes"])),
-                lanes=[LaneState(**lane) for lane in values["lanes"]],
+                lanes=[LaneState(**{**lane, "repeats": tuple(lane["repeats"])}) for lane in values["lanes"]],
                 turn=values["turn"],
                 quotas=values["quotas"],
+                lengths=values["lengths"],
                 seen=np.unpackbits(bits, count=num_clips).astype(np.bool_),
-                books=Books(**values["books"]),
+                books=_books_from_json(values["books"]),
             )
-        except (KeyError, TypeError, ValueError, binascii.Error, zlib.error) as error:
+            state._check_shape()
+        except (KeyError, TypeError, ValueError, AttributeError, binascii.Error, zlib.error) as error:
             raise StateError(f"the saved data state is damaged: {error!r}", "resume from another checkpoint") from error
+        return state
+
+    def _check_shape(self) -> None:
+        """Refuse what cannot be a state of any epoch.
+
+        Raises:
+            ValueError: With what is wrong.
+        """
+        num_lanes = self.settings.num_lanes
+        if not 0 <= self.turn < num_lanes:
+            raise ValueError(f"turn {self.turn} of {num_lanes} lanes")
+        for name, numbers in (("quotas", self.quotas or self.lengths), ("lengths", self.lengths)):
+            if len(numbers) != num_lanes:
+                raise ValueError(f"{len(numbers)} {name} of {num_lanes} lanes")
+        for number, lane in enumerate(self.lanes):
+            OrderDigest(lane.digest)
+            if min(lane.span, lane.member, lane.window, lane.cursor, lane.clips, lane.slot) < 0:
+                raise ValueError(f"lane {number} stands before its beginning")
 
     def check(self, settings: EpochSettings) -> None:
         """Refuse to go on under other settings, naming the first that differs.
@@ -181,3 +215,10 @@ class EpochState:
                     _CATALOG_HINT if entry.name == "catalog" else f"resume with {entry.name} = {saved}, or start anew"
                 )
                 raise StateError(f"the saved data state has {entry.name} = {saved}, this run has {now}", hint)
+
+
+def _books_from_json(values: dict[str, Any]) -> Books:
+    clips = {
+        name: (int(num_samples), str(reason)) for name, (num_samples, reason) in values["quarantined_clips"].items()
+    }
+    return Books(delivered=values["delivered"], repeated=values["repeated"], quarantined_clips=clips)

@@ -29,7 +29,7 @@ class ResidentClip:
     """Samples that are not served yet."""
     decoded_before: bool = False
     repeated: bool | None = None
-    """Whether its samples were delivered before in this epoch; None until the first is served."""
+    """Whether another visit owns its clip of the catalog; None until a sample of it is served."""
     uses: deque[int] = field(default_factory=deque)
     """Places of its coming samples in the look-ahead."""
 
@@ -59,6 +59,8 @@ class Window:
     """(clip in window, sample of clip), once the window is closed."""
     cursor: int = 0
     """Samples consumed or passed over."""
+    repeats: set[int] = field(default_factory=set)
+    """Places of the clips that it has begun with and does not own."""
 
 
 @dataclass(eq=False, slots=True)

@@ -1,0 +1,169 @@
+"""What the lanes wait for: a connection, and room on disk."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable, Iterator, Sequence
+
+from reelstream.archive import Member
+from reelstream.cache import ClipCache, ClipFile, Room
+from reelstream.cancel import Cancellation
+from reelstream.errors import BudgetTooSmallError
+from reelstream.prefetch.turns import RangeTurns
+from reelstream.prefetch.windows import ResidentClip
+from reelstream.units import format_bytes
+
+
+class Intake:
+    """Lets bytes in as far as there are connections and room. Shares its owner's lock.
+
+    `begin_range`, `end_range` and `write` are called without the lock; all else while it is held.
+
+    Args:
+        lock: The owner's.
+        room: The policy of the clip budget, at its beginning.
+        cache: Where clips are written.
+        connections: The most ranged reads at once, those that pause apart.
+        disk_budget_bytes: The budget in all, to name one that works where this one does not.
+        ready: Tells the samples of each lane that are on disk and not served: who has fewer reads first.
+        cancellation: Calls the waiting off; `wake` must follow.
+    """
+
+    def __init__(
+        self,
+        *,
+        lock: threading.Lock,
+        room: Room,
+        cache: ClipCache,
+        connections: int,
+        disk_budget_bytes: int,
+        ready: Callable[[], Sequence[int]],
+        cancellation: Cancellation,
+    ) -> None:
+        self._lock = lock
+        self._room = room
+        self._cache = cache
+        self._disk_budget_bytes = disk_budget_bytes
+        self._ready = ready
+        self._cancellation = cancellation
+        self._turns = RangeTurns(connections)
+        self._freed = threading.Condition(lock)
+
+    @property
+    def num_open(self) -> int:
+        """Ranged reads under way."""
+        return self._turns.num_open
+
+    # ------------------------------------------------------------------ the lanes' side, without the lock
+
+    def begin_range(self, lane: int, window: int) -> int:
+        """Wait until a ranged read may begin; return its most bytes. See `LaneHost`."""
+        with self._lock:
+            self._turns.want(lane, window)
+            self.wake()
+            while not (size_bytes := self._turns.take(lane)):
+                self.wait()
+            return size_bytes
+
+    def end_range(self, lane: int) -> None:
+        """The ranged read has ended. See `LaneHost`."""
+        with self._lock:
+            self._turns.end(lane, self._room)
+            self.wake()
+
+    def write(self, lane: int, window: int, member: Member) -> ClipFile:
+        """Wait for room, write the member and publish it. See `LaneHost`."""
+        cost_bytes = self._cache.cost_bytes(member.size_bytes)
+        if cost_bytes > self._room.largest_clip_bytes:
+            raise self._too_large(member, cost_bytes)
+        with self._lock:
+            if not self._admit(lane, window, member):
+                with self.pausing(lane):
+                    while not self._admit(lane, window, member):
+                        self.wait()
+        try:
+            return self._cache.write(member.size_bytes, member.chunks())
+        except BaseException:
+            with self._lock:
+                self._room.free(lane, window, cost_bytes)
+                self.wake()
+            raise
+
+    # ------------------------------------------------------------------ the owner's side, under the lock
+
+    def delete(self, clip: ResidentClip) -> bool:
+        """Delete a clip's file, if it has one; return whether it had."""
+        file, clip.file = clip.file, None
+        if file is None:
+            return False
+        self._cache.delete(file)
+        self._room.free(clip.lane, clip.window, file.reserved_bytes)
+        self.wake()
+        return True
+
+    def finish_window(self, lane: int, window: int) -> None:
+        """A lane's front window is used up, its clips are deleted."""
+        self._room.finish_window(lane, window)
+        self.wake()
+
+    def finish_reading(self, lane: int) -> None:
+        """No more clips come of a lane, unless it is asked for more."""
+        self._room.finish_reading(lane)
+        self.wake()
+
+    def ask_for_more(self, lanes: Sequence[int]) -> None:
+        """Lanes whose windows are all used up may read on; all that wait look whether they are meant."""
+        for lane in lanes:
+            self._room.resume_reading(lane)
+        self.wake()
+
+    @contextlib.contextmanager
+    def pausing(self, lane: int) -> Iterator[None]:
+        """Let others have the lane's connection while it waits in the middle of a ranged read."""
+        self._turns.pause(lane)
+        self.wake()
+        try:
+            yield
+        finally:
+            self._turns.go_on(lane)
+
+    def wait(self) -> None:
+        """Let others change something."""
+        self._cancellation.raise_if_cancelled()
+        self._freed.wait()
+        self._cancellation.raise_if_cancelled()
+
+    def wake(self) -> None:
+        """Have all that wait look again whether they may go on."""
+        self._turns.grant(self._room, self._ready())
+        self._freed.notify_all()
+
+    # ------------------------------------------------------------------ inside
+
+    def _admit(self, lane: int, window: int, member: Member) -> bool:
+        """Reserve the room of a clip; return whether there was room."""
+        cost_bytes = self._cache.cost_bytes(member.size_bytes)
+        if not self._room.may_admit(lane, window, cost_bytes):
+            return False
+        if not self._cache.try_reserve(member.size_bytes):
+            # A deleted clip's bytes are free once its last reader ends. What others have taken may never come back.
+            if self._cache.used_bytes + cost_bytes > self._room.clip_budget_bytes:
+                return False
+            raise BudgetTooSmallError(
+                f"of the disk budget of {format_bytes(self._disk_budget_bytes)}, {format_bytes(cost_bytes)} for the "
+                f"clip {member.name} are no longer free: something else of this run has reserved them",
+                "reserve for checkpoints and logs before the first epoch begins, or raise disk_budget",
+            )
+        self._room.admit(lane, window, cost_bytes)
+        return True
+
+    def _too_large(self, member: Member, cost_bytes: int) -> BudgetTooSmallError:
+        missing_bytes = self._room.smallest_budget_for(cost_bytes) - self._room.clip_budget_bytes
+        smallest_mb = -(-(self._disk_budget_bytes + missing_bytes) // 10**6)
+        return BudgetTooSmallError(
+            f"the clip {member.name} has {format_bytes(member.size_bytes)}; with {self._room.num_lanes} lanes the clip "
+            f"budget of {format_bytes(self._room.clip_budget_bytes)} works with clips up to "
+            f"{format_bytes(self._room.largest_clip_bytes)}",
+            f"set disk_budget to {smallest_mb}MB or more, or use fewer lanes",
+        )
