@@ -178,8 +178,7 @@ class TrainingLoop:
                     self._train(feeder, stop)
             if self._progress.step:
                 self._save()
-            if not stop.requested:
-                self._run_evaluation()
+            self._run_evaluation(stop)
             return TrainOutcome(progress=self._progress, interrupted_by=stop.signal_name, batches=feeder.statistics)
 
     def _at_last_step(self) -> bool:
@@ -197,16 +196,16 @@ class TrainingLoop:
                 self._finish_step(step)
                 if stop.requested:
                     return
-                self._keep_rhythm()
+                self._keep_rhythm(stop)
             epoch += epoch_ended
 
-    def _keep_rhythm(self) -> None:
+    def _keep_rhythm(self, stop: StopRequest) -> None:
         """Evaluate and save where it is due; the end of the run does both by itself."""
         if self._at_last_step():
             return
         step = self._progress.step
         if self._evaluate_every_steps and step % self._evaluate_every_steps == 0:
-            self._run_evaluation()
+            self._run_evaluation(stop)
         if self._checkpoints.every_steps and step % self._checkpoints.every_steps == 0:
             self._save()
 
@@ -327,10 +326,15 @@ class TrainingLoop:
             )
         )
 
-    def _run_evaluation(self) -> None:
+    def _run_evaluation(self, stop: StopRequest) -> None:
+        """Score the held-out questions, unless a signal has come or comes: they can be asked again."""
         if self._evaluate is None:
             return
-        result = self._evaluate()
+        try:
+            with stop.waiting():
+                result = self._evaluate()
+        except StopWaiting:
+            return
         self._telemetry.emit(
             Evaluated(
                 step=self._progress.step,

@@ -308,8 +308,10 @@ class _Run:
             return
         booked = self._dataset.books_of(self._loop.data_state)
         earlier = self._totals.consumed.books.get(booked.epoch)
-        # Served to its end, an epoch is booked by the dataset, which then knows what no archive held.
-        if earlier is None or earlier.num_delivered != booked.num_delivered:
+        # Served to its end, an epoch is booked by the dataset, which then knows what no archive held; the state after
+        # its last sample may be the next one's beginning, of which nothing was consumed.
+        begun = booked.epoch == self._loop.progress.epoch
+        if begun and (earlier is None or earlier.num_delivered != booked.num_delivered):
             self._telemetry.emit(booked)
 
     def _write_report(self) -> dict[str, Any]:
