@@ -18,6 +18,9 @@ from reelstream.errors import ArchiveChecksumError, ArchiveError
 _LARGEST_HEADER_BYTES = 1 << 20
 _CHUNK_BYTES = 1 << 18
 
+# What `tarfile` raises at headers made to mislead: extensions of extensions without end, sparse maps that are no numbers.
+_TARFILE_ERRORS = (tarfile.TarError, ValueError, LookupError, OverflowError, RecursionError)
+
 
 @dataclass(slots=True, kw_only=True)
 class Member:
@@ -59,11 +62,12 @@ class _ForwardView:
         return self._reader.position
 
     def seek(self, position: int) -> None:
-        assert position >= self._reader.position, "tarfile went back"
+        if position < self._reader.position:
+            raise tarfile.ReadError("a negative size")
         self._reader.skip(position - self._reader.position)
 
     def read(self, size_bytes: int) -> bytes:
-        if size_bytes > _LARGEST_HEADER_BYTES:
+        if not 0 <= size_bytes <= _LARGEST_HEADER_BYTES:
             raise tarfile.ReadError(f"a header record claims {size_bytes:,} bytes")
         self.last_block = self._reader.read(size_bytes)
         return self.last_block
@@ -82,6 +86,26 @@ def read_members(reader: GunzipReader, path: str) -> Iterator[Member]:
         ArchiveError: Where the tar is damaged or cut short. It is raised after the rest was read for its checksum.
         ArchiveChecksumError: At the end, where the archive was read whole and its checksum does not match.
     """
+    for info, _ in walk_headers(reader, path):
+        yield _member(info, reader)
+
+
+def walk_headers(reader: GunzipReader, path: str) -> Iterator[tuple[tarfile.TarInfo, int]]:
+    """Yield the headers of a tar in the order they lie, folders and metadata apart; then read on to the gzip's end.
+
+    What lies between a header and the next may be read, up to the next header, or left to be passed over.
+
+    Args:
+        reader: The archive's decompressed bytes, at a header.
+        path: Names the archive in errors.
+
+    Yields:
+        A header, whose `offset` is that of its first extension (a long name, pax records), and where the next one lies.
+
+    Raises:
+        ArchiveError: As `read_members`.
+        ArchiveChecksumError: As `read_members`.
+    """
     view = _ForwardView(reader)
     damage: str | None = None
     try:
@@ -90,11 +114,15 @@ def read_members(reader: GunzipReader, path: str) -> Iterator[Member]:
             while (info := tar.next()) is not None:
                 # The list of all members is not needed, and grows.
                 tar.members = []  # type: ignore[attr-defined]
+                if info.size < 0:
+                    raise tarfile.ReadError("a negative size")
                 if not info.isdir():
-                    yield _member(info, reader)
+                    yield info, tar.offset
         if view.last_block.strip(b"\0"):
             damage = "no header where one must be"
-    except tarfile.TarError as error:
+    except ArchiveError:
+        raise
+    except _TARFILE_ERRORS as error:
         damage = str(error)
     if damage is None:
         reader.drain()
@@ -119,18 +147,19 @@ def _damaged(path: str, listed_bytes: int, reader: GunzipReader, damage: str) ->
 def _member(info: tarfile.TarInfo, reader: GunzipReader) -> Member:
     problem = None
     if info.islnk():
-        problem = f"a hard link to {_printable(info.linkname)}"
+        problem = f"a hard link to {printable_name(info.linkname)}"
     elif info.issym():
-        problem = f"a symbolic link to {_printable(info.linkname)}"
+        problem = f"a symbolic link to {printable_name(info.linkname)}"
     elif info.issparse():
         problem = "a sparse file"
     elif not info.isreg():
         problem = "not a regular file"
     size_bytes = info.size if problem is None else 0
     return Member(
-        name=_printable(info.name), size_bytes=size_bytes, problem=problem, _reader=reader, _left_bytes=size_bytes
+        name=printable_name(info.name), size_bytes=size_bytes, problem=problem, _reader=reader, _left_bytes=size_bytes
     )
 
 
-def _printable(name: str) -> str:
+def printable_name(name: str) -> str:
+    """Return a member's name as text that can be printed and stored: bytes that are not UTF-8 are replaced."""
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
