@@ -7,19 +7,43 @@ would pass over in silence, a header that is no header, is an error here.
 from __future__ import annotations
 
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
-from reelstream.archive.gunzip import GunzipReader
 from reelstream.errors import ArchiveChecksumError, ArchiveError
 
 # Headers, and the long names and pax records that `tarfile` reads whole, are far smaller; a larger one is an attack.
 _LARGEST_HEADER_BYTES = 1 << 20
 _CHUNK_BYTES = 1 << 18
 
-# What `tarfile` raises at headers made to mislead: extensions of extensions without end, sparse maps that are no numbers.
+# What `tarfile` raises at headers made to mislead: extensions of extensions without end, sparse maps of no numbers.
 _TARFILE_ERRORS = (tarfile.TarError, ValueError, LookupError, OverflowError, RecursionError)
+
+
+class ForwardReader(Protocol):
+    """An archive's decompressed bytes, which come only once: `GunzipReader`, or what reads a piece of an archive."""
+
+    @property
+    def position(self) -> int:
+        """Decompressed bytes handed out so far."""
+        ...
+
+    def read_some(self, most_bytes: int) -> memoryview:
+        """Return at least one and at most `most_bytes` bytes; none at the end."""
+        ...
+
+    def read(self, size_bytes: int) -> bytes:
+        """Return exactly `size_bytes` bytes, fewer only at the end."""
+        ...
+
+    def skip(self, size_bytes: int) -> int:
+        """Pass over `size_bytes` bytes, fewer only at the end; return how many."""
+        ...
+
+    def drain(self) -> int:
+        """Read to the end; return the bytes passed over."""
+        ...
 
 
 @dataclass(slots=True, kw_only=True)
@@ -31,7 +55,7 @@ class Member:
     size_bytes: int
     problem: str | None
     """Why its bytes cannot be had (a link, a device, a sparse file); None for a regular file."""
-    _reader: GunzipReader = field(repr=False)
+    _reader: ForwardReader = field(repr=False)
     _left_bytes: int = field(repr=False)
 
     def chunks(self) -> Iterator[memoryview]:
@@ -54,7 +78,7 @@ class Member:
 class _ForwardView:
     """What `tarfile` needs of a file, over bytes that come only once."""
 
-    def __init__(self, reader: GunzipReader) -> None:
+    def __init__(self, reader: ForwardReader) -> None:
         self._reader = reader
         self.last_block = b""
 
@@ -73,7 +97,7 @@ class _ForwardView:
         return self.last_block
 
 
-def read_members(reader: GunzipReader, path: str) -> Iterator[Member]:
+def read_members(reader: ForwardReader, path: str) -> Iterator[Member]:
     """Yield the members of a tar in the order they lie, folders and metadata apart; then read on to the gzip's end.
 
     A member that is not read, or not to its end, is passed over.
@@ -87,10 +111,12 @@ def read_members(reader: GunzipReader, path: str) -> Iterator[Member]:
         ArchiveChecksumError: At the end, where the archive was read whole and its checksum does not match.
     """
     for info, _ in walk_headers(reader, path):
-        yield _member(info, reader)
+        yield member_of(info, reader)
 
 
-def walk_headers(reader: GunzipReader, path: str) -> Iterator[tuple[tarfile.TarInfo, int]]:
+def walk_headers(
+    reader: ForwardReader, path: str, *, ends_at: Callable[[int], bool] = lambda _: False
+) -> Iterator[tuple[tarfile.TarInfo, int]]:
     """Yield the headers of a tar in the order they lie, folders and metadata apart; then read on to the gzip's end.
 
     What lies between a header and the next may be read, up to the next header, or left to be passed over.
@@ -98,6 +124,8 @@ def walk_headers(reader: GunzipReader, path: str) -> Iterator[tuple[tarfile.TarI
     Args:
         reader: The archive's decompressed bytes, at a header.
         path: Names the archive in errors.
+        ends_at: Asked before each header (folders' too, an extended one's first) with its position: whether to stop
+            there, without reading on.
 
     Yields:
         A header, whose `offset` is that of its first extension (a long name, pax records), and where the next one lies.
@@ -108,6 +136,8 @@ def walk_headers(reader: GunzipReader, path: str) -> Iterator[tuple[tarfile.TarI
     """
     view = _ForwardView(reader)
     damage: str | None = None
+    if ends_at(reader.position):
+        return
     try:
         # `tarfile` asks for more of its file than it uses.
         with tarfile.open(fileobj=cast("Any", view), mode="r:", encoding="utf-8", errors="surrogateescape") as tar:
@@ -118,6 +148,8 @@ def walk_headers(reader: GunzipReader, path: str) -> Iterator[tuple[tarfile.TarI
                     raise tarfile.ReadError("a negative size")
                 if not info.isdir():
                     yield info, tar.offset
+                if ends_at(tar.offset):
+                    return
         if view.last_block.strip(b"\0"):
             damage = "no header where one must be"
     except ArchiveError:
@@ -136,7 +168,7 @@ def walk_headers(reader: GunzipReader, path: str) -> Iterator[tuple[tarfile.TarI
     raise _damaged(path, listed_bytes, reader, damage)
 
 
-def _damaged(path: str, listed_bytes: int, reader: GunzipReader, damage: str) -> ArchiveError:
+def _damaged(path: str, listed_bytes: int, reader: ForwardReader, damage: str) -> ArchiveError:
     return ArchiveError(
         f"{path}: the tar is damaged at byte {listed_bytes:,} of its content ({damage}); "
         f"{reader.position - listed_bytes:,} bytes after it could not be listed",
@@ -144,7 +176,8 @@ def _damaged(path: str, listed_bytes: int, reader: GunzipReader, damage: str) ->
     )
 
 
-def _member(info: tarfile.TarInfo, reader: GunzipReader) -> Member:
+def member_of(info: tarfile.TarInfo, reader: ForwardReader) -> Member:
+    """Return the member of a header that was just read, its bytes still to come."""
     problem = None
     if info.islnk():
         problem = f"a hard link to {printable_name(info.linkname)}"
