@@ -7,7 +7,7 @@ would pass over in silence, a header that is no header, is an error here.
 from __future__ import annotations
 
 import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Protocol, cast
 
@@ -141,15 +141,8 @@ def walk_headers(
     try:
         # `tarfile` asks for more of its file than it uses.
         with tarfile.open(fileobj=cast("Any", view), mode="r:", encoding="utf-8", errors="surrogateescape") as tar:
-            while (info := tar.next()) is not None:
-                # The list of all members is not needed, and grows.
-                tar.members = []  # type: ignore[attr-defined]
-                if info.size < 0:
-                    raise tarfile.ReadError("a negative size")
-                if not info.isdir():
-                    yield info, tar.offset
-                if ends_at(tar.offset):
-                    return
+            if (yield from _headers(tar, ends_at)):
+                return
         if view.last_block.strip(b"\0"):
             damage = "no header where one must be"
     except ArchiveError:
@@ -166,6 +159,22 @@ def walk_headers(
         damage += "; the gzip checksum does not match either"
         raise _damaged(path, listed_bytes, reader, damage) from error
     raise _damaged(path, listed_bytes, reader, damage)
+
+
+def _headers(
+    tar: tarfile.TarFile, ends_at: Callable[[int], bool]
+) -> Generator[tuple[tarfile.TarInfo, int], None, bool]:
+    """Yield headers, folders apart; return whether `ends_at` said so, rather than the tar."""
+    while (info := tar.next()) is not None:
+        # The list of all members is not needed, and grows.
+        tar.members = []  # type: ignore[attr-defined]
+        if info.size < 0:
+            raise tarfile.ReadError("a negative size")
+        if not info.isdir():
+            yield info, tar.offset  # type: ignore[attr-defined]
+        if ends_at(tar.offset):  # type: ignore[attr-defined]
+            return True
+    return False
 
 
 def _damaged(path: str, listed_bytes: int, reader: ForwardReader, damage: str) -> ArchiveError:
