@@ -167,12 +167,12 @@ def _headers(
     """Yield headers, folders apart; return whether `ends_at` said so, rather than the tar."""
     while (info := tar.next()) is not None:
         # The list of all members is not needed, and grows.
-        tar.members = []  # type: ignore[attr-defined]
+        tar.members = []
         if info.size < 0:
             raise tarfile.ReadError("a negative size")
         if not info.isdir():
-            yield info, tar.offset  # type: ignore[attr-defined]
-        if ends_at(tar.offset):  # type: ignore[attr-defined]
+            yield info, tar.offset
+        if ends_at(tar.offset):
             return True
     return False
 
