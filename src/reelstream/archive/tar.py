@@ -167,7 +167,7 @@ def _headers(
     """Yield headers, folders apart; return whether `ends_at` said so, rather than the tar."""
     while (info := tar.next()) is not None:
         # The list of all members is not needed, and grows.
-        tar.members = []
+        tar.members = []  # type: ignore[attr-defined]
         if info.size < 0:
             raise tarfile.ReadError("a negative size")
         if not info.isdir():
