@@ -112,8 +112,9 @@ def locked_folder(folder: Path) -> Iterator[None]:
     """Make the folder if need be, and keep other processes that ask for the same out of it meanwhile.
 
     The lock is on the folder itself, so that no lock file is left behind. Partial files in it are then leftovers of
-    killed processes, and are removed; a folder made here and left empty is removed as well.
+    killed processes, and are removed; folders made here and left empty are removed as well.
     """
+    made = [missing for missing in folder.parents if not missing.exists()]
     descriptor = _lock(folder)
     try:
         remove_leftovers(folder)
@@ -122,7 +123,8 @@ def locked_folder(folder: Path) -> Iterator[None]:
     finally:
         with contextlib.suppress(OSError):
             # Fails where the folder holds anything.
-            folder.rmdir()
+            for empty in (folder, *made):
+                empty.rmdir()
         os.close(descriptor)
 
 

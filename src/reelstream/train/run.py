@@ -160,7 +160,8 @@ class _Run:
                     progress=progress,
                 )
             )
-        self._began = True
+        # A run that goes on begins once its checkpoint fits.
+        self._began = self._folder.checkpoint is None
 
     def _open_log(self) -> None:
         limit_bytes = self._options.log_limit_bytes
@@ -238,6 +239,7 @@ class _Run:
         )
         if self._folder.checkpoint is not None:
             loop.resume(self._folder.checkpoint)
+        self._began = True
         text = yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True)
         _write_small(self._folder.path / CONFIG_FILE, text)
         self._loop = loop
