@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -12,8 +13,9 @@ from typing import Any, Literal, Self
 from torch.utils.data import IterableDataset, get_worker_info
 
 from reelstream.cache import DiskBudget
+from reelstream.cancel import Cancelled
 from reelstream.data.sample import Sample, make_sample
-from reelstream.errors import StateError
+from reelstream.errors import ConfigError, OutOfReachError, StateError
 from reelstream.prefetch.options import StreamOptions
 from reelstream.prefetch.pipeline import EpochPipeline, Gauges, ReadySample
 from reelstream.prefetch.session import StreamSession
@@ -30,8 +32,11 @@ class StreamingVideoDataset(IterableDataset[Sample]):
     """Streams a published video dataset through a small window on disk.
 
     Nothing happens until the samples, the length or the state are asked for. Iterating serves one epoch and goes to the
-    next one; a new iteration before an epoch's end begins that epoch anew, or at the state that was loaded. Close it,
-    or use it as a context manager: then no thread and no clip is left.
+    next one; a new iteration before an epoch's end begins that epoch anew, or at the state that was loaded, and ends
+    the iteration before it. Close it, or use it as a context manager: then no thread and no clip is left.
+
+    It works in the background by itself: `num_workers=0` is right for a `DataLoader`. With workers the first one
+    streams and the others stay idle; epoch and state then live in that process, so call `set_epoch` before each epoch.
 
     ```python
     with StreamingVideoDataset("lmms-lab/LLaVA-Video-178K", subsets=["0_30_s_academic_v0_1"]) as dataset:
@@ -142,8 +147,10 @@ class StreamingVideoDataset(IterableDataset[Sample]):
         """
         dataset = cls.__new__(cls)
         IterableDataset.__init__(dataset)
+        shares_budget = budget is not None
         budget = budget or DiskBudget(options.disk_budget)
         dataset._set_up(options, telemetry, budget, token, progress)  # noqa: SLF001 - its own
+        dataset._shares_budget = shares_budget  # noqa: SLF001 - its own
         return dataset
 
     def _set_up(
@@ -157,6 +164,7 @@ class StreamingVideoDataset(IterableDataset[Sample]):
         self.options = options
         self._telemetry = telemetry
         self._budget = budget
+        self._shares_budget = False
         self._token = token
         self._progress = progress
         self._session: StreamSession | None = None
@@ -165,22 +173,46 @@ class StreamingVideoDataset(IterableDataset[Sample]):
         self._loaded: dict[str, Any] | None = None
         self._start: EpochState | None = None
         self._passes: dict[int, _Pass] = {}
+        self._called_off = False
+        self._process = os.getpid()
 
     # ------------------------------------------------------------------ the dataset
 
     def __iter__(self) -> Iterator[Sample]:
-        """Yield what is left of the epoch, in its order; see the class for what is `left`."""
+        """Yield what is left of the epoch, in its order; see the class for what is `left`.
+
+        Raises:
+            OutOfReachError: Where a newer iteration, `reset`, `set_epoch` or `cleanup` has ended this one.
+        """
         worker = get_worker_info()
-        if worker is not None and worker.id > 0:
+        if worker is None:
+            yield from self._rest_of_epoch()
+        elif worker.id == 0:
+            try:
+                yield from self._rest_of_epoch()
+            finally:
+                # A worker's process ends without a word to what lives in it.
+                self.cleanup()
+        elif worker.id == 1:
             # One worker streams for all: a second would download everything once more.
-            return
+            warnings.warn(
+                f"StreamingVideoDataset streams in the first of {worker.num_workers} workers, the others stay idle: "
+                "set num_workers=0 in the DataLoader; it prefetches in the background by itself",
+                UserWarning,
+                stacklevel=2,
+            )
+
+    def _rest_of_epoch(self) -> Iterator[Sample]:
         session = self._opened()
         self._end_passes()
         state = self._start_state(session)
         epoch = state.settings.epoch
         with session.pipeline(state) as pipeline:
             current = self._passes[epoch] = _Pass(pipeline, session.start_of(epoch + 1))
-            while (ready := pipeline.next_sample()) is not None:
+            if self._called_off:
+                # Before the pass could be seen by whoever called it off.
+                raise Cancelled
+            while (ready := current.next_sample()) is not None:
                 current.last = ready.served.position
                 yield self._sample(session, ready)
             current.over = True
@@ -203,6 +235,7 @@ class StreamingVideoDataset(IterableDataset[Sample]):
     def reset(self) -> None:
         """Go back to the beginning of the epoch."""
         self._end_passes()
+        self._called_off = False
         self._start, self._loaded = None, None
 
     def cleanup(self) -> None:
@@ -217,7 +250,11 @@ class StreamingVideoDataset(IterableDataset[Sample]):
     close = cleanup
 
     def cancel(self) -> None:
-        """Wake an iteration that waits in another thread: it raises `reelstream.cancel.Cancelled`."""
+        """Call off an iteration in another thread, and those to come: they raise `reelstream.cancel.Cancelled`.
+
+        Until `reset` or `load_state_dict`.
+        """
+        self._called_off = True
         for current in list(self._passes.values()):
             current.pipeline.cancel()
 
@@ -270,10 +307,12 @@ class StreamingVideoDataset(IterableDataset[Sample]):
                 f"the saved data state is of {state.get('repo_id')}, this run streams {self.options.repo_id}",
                 "resume with the repository it was saved with, or start anew",
             )
-        self._end_passes()
         session = self._opened()
         start = EpochState.from_json(state["epoch_state"], session.catalog.num_clips)
         session.check(start)
+        # Only now: a state that is refused leaves what runs as it is.
+        self._end_passes()
+        self._called_off = False
         self._epoch, self._start, self._loaded = start.settings.epoch, start, state
 
     # ------------------------------------------------------------------ what else can be asked
@@ -306,7 +345,39 @@ class StreamingVideoDataset(IterableDataset[Sample]):
 
     # ------------------------------------------------------------------ inside
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What another process needs: options and place, nothing that is open. Telemetry stays here."""
+        self._refuse_shared_budget()
+        return {
+            "options": self.options,
+            "token": self._token,
+            "epoch": self._epoch,
+            "loaded": self._loaded,
+            "start": self._start,
+        }
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        IterableDataset.__init__(self)
+        options: StreamOptions = state["options"]
+        self._set_up(options, Telemetry(), DiskBudget(options.disk_budget), state["token"], None)
+        self._epoch, self._loaded, self._start = state["epoch"], state["loaded"], state["start"]
+
+    def _leave_parent(self) -> None:
+        """In a process forked from the one that opened the dataset, let go of folder and threads: they are not ours."""
+        if self._process != os.getpid():
+            if self._close_at_exit is not None:
+                self._close_at_exit.detach()
+            self.__setstate__(self.__getstate__())
+
+    def _refuse_shared_budget(self) -> None:
+        if self._shares_budget:
+            raise ConfigError(
+                "this dataset shares its disk budget with a run, and cannot leave that run's process",
+                "set num_workers=0 in the DataLoader; it prefetches in the background by itself",
+            )
+
     def _opened(self) -> StreamSession:
+        self._leave_parent()
         if self._session is None:
             session = StreamSession(
                 self.options,
@@ -334,8 +405,9 @@ class StreamingVideoDataset(IterableDataset[Sample]):
         )
 
     def _end_passes(self) -> None:
+        self._leave_parent()
         while self._passes:
-            self._passes.popitem()[1].pipeline.close()
+            self._passes.popitem()[1].end()
 
     def _tell_end(self, session: StreamSession, current: _Pass) -> None:
         state = current.pipeline.state_after(None)
@@ -355,6 +427,24 @@ class _Pass:
         self.next_start = next_start
         self.last: Position | None = None
         self.over = False
+        self._ended = False
+
+    def next_sample(self) -> ReadySample | None:
+        """Return the next sample; None when the epoch is over."""
+        try:
+            return self.pipeline.next_sample()
+        except Cancelled:
+            if not self._ended:
+                raise
+            raise OutOfReachError(
+                "this iteration of the dataset was ended: by a newer one, or by reset(), set_epoch() or cleanup()",
+                "iterate once at a time",
+            ) from None
+
+    def end(self) -> None:
+        """Stop all work; whoever iterates hears of it."""
+        self._ended = True
+        self.pipeline.close()
 
     def state_after(self, position: Position | None) -> EpochState:
         if self.over and position in (None, self.last):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self
 
@@ -13,9 +14,13 @@ from reelstream.data.sample import Sample, make_sample
 from reelstream.errors import ConfigError, OutOfReachError
 from reelstream.prefetch.board import Served
 from reelstream.prefetch.pipeline import EpochPipeline
+from reelstream.telemetry import events
+from reelstream.types import DecodedClip
 
 # The last samples are held, so that one can be had twice in a row, and places left empty at the end can be filled.
 _NUM_HELD = 8
+# Places whose clips are gone are forgotten once there are so many, and then each time their number has doubled.
+_LEAST_PRUNED = 1024
 
 
 class StreamingLLaVAVideo(Dataset[Sample]):
@@ -39,11 +44,15 @@ class StreamingLLaVAVideo(Dataset[Sample]):
 
     def __init__(self, repo_id: str, subset: str, cache_size: int = 100, **options: Any) -> None:
         super().__init__()
-        self._stream = StreamingVideoDataset(repo_id, subset, cache_size=cache_size, **options)
+        self._set_up(StreamingVideoDataset(repo_id, subset, cache_size=cache_size, **options))
+
+    def _set_up(self, stream: StreamingVideoDataset) -> None:
+        self._stream = stream
         self._pipeline: EpochPipeline | None = None
         self._next = 0
         self._over = False
         self._within_reach: dict[int, Served] = {}
+        self._prune_at = _LEAST_PRUNED
         self._held: deque[tuple[int, Sample]] = deque(maxlen=_NUM_HELD)
         self.num_repeated = 0
         """Places of this pass that were filled by repeats."""
@@ -79,6 +88,7 @@ class StreamingLLaVAVideo(Dataset[Sample]):
             pipeline.close()
         self._next, self._over, self.num_repeated = 0, False, 0
         self._within_reach.clear()
+        self._prune_at = _LEAST_PRUNED
         self._held.clear()
 
     def cleanup(self) -> None:
@@ -87,6 +97,13 @@ class StreamingLLaVAVideo(Dataset[Sample]):
         self._stream.cleanup()
 
     close = cleanup
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What another process needs, which begins at the beginning."""
+        return {"_stream": self._stream}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self._set_up(state["_stream"])
 
     def __enter__(self) -> Self:
         return self
@@ -104,7 +121,19 @@ class StreamingLLaVAVideo(Dataset[Sample]):
             self._held.append((self._next, sample))
             self._next += 1
         assert sample is not None
+        if self._next == len(self):
+            self._tell_end()
         return sample
+
+    def _tell_end(self) -> None:
+        assert self._pipeline is not None
+        session = self._stream.session
+        state = self._pipeline.state_after(None)
+        booked = session.booked(state, over=self._over)
+        session.telemetry.emit(replace(booked, num_repeated=booked.num_repeated + self.num_repeated))
+        session.telemetry.emit(
+            events.EpochFinished(epoch=state.settings.epoch, num_samples=self._next, order_digest=state.order_digest)
+        )
 
     def _serve(self) -> Sample:
         if self._pipeline is None:
@@ -115,9 +144,10 @@ class StreamingLLaVAVideo(Dataset[Sample]):
         if ready is None:
             return self._repeat()
         served = ready.served
-        self._within_reach = {place: was for place, was in self._within_reach.items() if was.clip.file is not None}
-        if served.clip.file is not None:
-            self._within_reach[self._next] = served
+        self._within_reach[self._next] = served
+        if len(self._within_reach) >= self._prune_at:
+            self._within_reach = {place: was for place, was in self._within_reach.items() if was.clip.file is not None}
+            self._prune_at = max(_LEAST_PRUNED, 2 * len(self._within_reach))
         return self._made(served, ready.decoded)
 
     def _repeat(self) -> Sample:
@@ -136,14 +166,17 @@ class StreamingLLaVAVideo(Dataset[Sample]):
             if held_place == place:
                 return sample
         served = self._within_reach.get(place)
-        if served is None or self._pipeline is None:
+        decoded = None
+        if served is not None and self._pipeline is not None:
+            decoded = self._pipeline.frames_again(served.clip)
+        if served is None or decoded is None:
             raise OutOfReachError(
                 f"place {place} lies behind the window in use (the next place is {self._next}); its clip is deleted",
                 "use shuffle=False in the DataLoader: the order is shuffled already; or call reset() to begin again",
             )
-        return self._made(served, self._pipeline.frames_again(served.clip))
+        return self._made(served, decoded)
 
-    def _made(self, served: Served, decoded: Any) -> Sample:
+    def _made(self, served: Served, decoded: DecodedClip) -> Sample:
         return make_sample(
             record=served.clip.record,
             annotation=self._stream.session.catalog.annotation(served.row),

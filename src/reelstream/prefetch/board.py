@@ -195,7 +195,10 @@ class Board:
 
     def serve(self) -> Served:
         """Hand out the head; its clip must not be quarantined."""
-        entry = self._entries.popleft()
+        # Asked anew: a clip found bad since may have cleared what was laid out.
+        entry = self.head()
+        assert entry is not None, "nothing is there to be served"
+        self._entries.popleft()
         lane, window, clip = entry.lane, entry.window, entry.clip
         assert clip.problem is None
         assert window is lane.windows[0], "a window was left before its end"

@@ -123,10 +123,12 @@ class Intake:
         """Let others have the lane's connection while it waits in the middle of a ranged read."""
         self._turns.pause(lane)
         self.wake()
-        try:
-            yield
-        finally:
-            self._turns.go_on(lane)
+        # What is raised inside ends the lane's read.
+        yield
+        self._turns.come_back(lane)
+        self.wake()
+        while self._turns.is_paused(lane):
+            self.wait()
 
     def wait(self) -> None:
         """Let others change something."""

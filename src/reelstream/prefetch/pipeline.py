@@ -212,6 +212,7 @@ class EpochPipeline:
                 decoded = self._wait_for_frames(clip)
                 if decoded is not None:
                     served = self._board.serve()
+                    assert served.clip is clip, "the head changed while its frames were waited for"
                     self._release(served)
                     self._decode_ahead()
                     return ReadySample(served=served, decoded=decoded)

@@ -9,7 +9,7 @@ from reelstream.archive import GunzipReader, Member, read_members
 from reelstream.cache import ClipFile, allocated_bytes
 from reelstream.cancel import Cancellation
 from reelstream.catalog import Catalog
-from reelstream.errors import ArchiveChecksumError, ArchiveError
+from reelstream.errors import ArchiveError
 from reelstream.prefetch.state import LaneState
 from reelstream.prefetch.windows import ResidentClip, Window
 from reelstream.schedule import WindowFormer
@@ -178,11 +178,8 @@ class LaneReader:
         try:
             if member.problem is None:
                 clip.file = self._host.write(self._lane, window.number, member)
-        except ArchiveError as error:
+        except ArchiveError:
             clip.problem = "cut short with its archive"
-            if isinstance(error, ArchiveChecksumError):
-                # A checksum that fails inside a member leaves the rest of the archive unread.
-                raise ArchiveError(error.fact, error.hint) from error
             raise
         finally:
             if clip.file is not None or clip.problem is not None:

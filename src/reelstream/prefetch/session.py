@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import os
 from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Self
@@ -63,6 +64,7 @@ class StreamSession:
         self.options = options
         self.telemetry = telemetry
         self.budget = budget
+        self._process = os.getpid()
         with contextlib.ExitStack() as stack:
             self._client = stack.enter_context(
                 HubClient(
@@ -94,6 +96,9 @@ class StreamSession:
 
     def close(self) -> None:
         """Stop, delete the clips and let go of everything; a second call does nothing. The catalog stays on disk."""
+        if self._process != os.getpid():
+            # Forked: folder, threads and lock are the parent's.
+            return
         running, self._running = self._running, None
         if running is not None:
             running.close()

@@ -107,7 +107,8 @@ class EpochState:
     quotas: list[int] | None
     """Clips that each lane may give, where the epoch is limited."""
     lengths: list[int | None]
-    """Clips of each lane that had ended when the quotas were set: with other lengths the same quotas grow otherwise."""
+    """Clips of each lane that was known to have ended when the quotas were set, so that a resume need not read its last
+    span again to learn it."""
     seen: npt.NDArray[np.bool_]
     """Whether each clip of the catalog has an owner: samples of it are delivered."""
     books: Books

@@ -23,6 +23,7 @@ class RangeTurns:
         self._granted: dict[int, int] = {}
         self._open: set[int] = set()
         self._paused: set[int] = set()
+        self._coming_back: set[int] = set()
 
     @property
     def num_open(self) -> int:
@@ -40,7 +41,7 @@ class RangeTurns:
             room: Says how many bytes a lane may ask for.
             ready: Samples of each lane that are on disk and not served.
         """
-        any_granted = False
+        any_granted = self._let_come_back()
         while self.num_open < self._most_open:
             sizes = {lane: room.next_range_bytes(lane, window) for lane, window in self._wanted.items()}
             lanes = [(ready[lane], lane) for lane, size_bytes in sizes.items() if size_bytes]
@@ -61,12 +62,27 @@ class RangeTurns:
     def end(self, lane: int, room: Room) -> None:
         """Note that a lane's read has ended."""
         self._open.remove(lane)
+        self._paused.discard(lane)
         room.announce(lane, 0)
 
     def pause(self, lane: int) -> None:
         """Note that a lane waits in the middle of its read, or outside of one."""
         self._paused.add(lane)
 
-    def go_on(self, lane: int) -> None:
-        """Note that a lane waits no more. It may be one more than there are connections, for the rest of its read."""
-        self._paused.remove(lane)
+    def come_back(self, lane: int) -> None:
+        """Note that a lane would go on with what it paused; it may once `is_paused` is false."""
+        if lane in self._open:
+            self._coming_back.add(lane)
+        else:
+            self._paused.remove(lane)
+
+    def is_paused(self, lane: int) -> bool:
+        """Return whether a lane pauses, or has not got its connection back."""
+        return lane in self._paused
+
+    def _let_come_back(self) -> bool:
+        """Let lanes go on that had paused, before any other begins; return whether any was let."""
+        lanes = sorted(self._coming_back)[: max(0, self._most_open - self.num_open)]
+        self._coming_back.difference_update(lanes)
+        self._paused.difference_update(lanes)
+        return bool(lanes)
