@@ -266,21 +266,26 @@ class LiveView:
     ) -> None:
         self._stop.set()
         self._thread.join()
-        # The last state stays to be read, as a line.
+        # The last state stays to be read, as a line; a run that never began has none, only what went wrong.
         self._stack.close()
         self._live = None
-        self.refresh()
+        self._show_notes()
+        if self._figures.epoch is not None or error is None:
+            self.refresh()
 
     def refresh(self) -> None:
         """Show the state of this moment, and what notes have come since the last refresh."""
-        while self._notes:
-            self._console.print(Text(self._notes.popleft()), soft_wrap=True)
+        self._show_notes()
         gauges = self._snapshot()
         bytes_per_s = self._rate.read(self._clock.monotonic(), gauges.received_bytes)
         if self._live is not None:
             self._live.update(panel(self._figures, gauges, bytes_per_s), refresh=True)
         else:
             self._console.print(Text(plain_line(self._figures, gauges, bytes_per_s)), soft_wrap=True)
+
+    def _show_notes(self) -> None:
+        while self._notes:
+            self._console.print(Text(self._notes.popleft()), soft_wrap=True)
 
     def _run(self) -> None:
         while not self._clock.wait(self._stop, self._interval_s):
