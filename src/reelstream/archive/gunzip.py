@@ -40,6 +40,8 @@ class GunzipReader:
         """Decompressed bytes handed out so far."""
         self.compressed_position = 0
         """Compressed bytes taken from the chunks so far."""
+        self.at_end = False
+        """Whether the file was read to a clean end, all its checksums right."""
 
     def read_some(self, most_bytes: int) -> memoryview:
         """Return at least one and at most `most_bytes` bytes, without a copy; none at the end of the file."""
@@ -100,8 +102,12 @@ class GunzipReader:
         self._piece = memoryview(piece)
         return True
 
+    def _between_members(self) -> bool:
+        return self._decompressor is None
+
     def _end_of_input(self) -> bool:
-        if self._decompressor is None and self._members:
+        if self._between_members() and self._members:
+            self.at_end = True
             return False
         raise ArchiveError(
             f"{self._path} is cut short: it ends after {self.compressed_position:,} bytes, inside a gzip stream",

@@ -1,0 +1,289 @@
+"""Gunzip, with the places noted on the way from which the bytes to come can be read again.
+
+All that is kept are the last few places, and the bytes around them until it is known which of them matter: some MiB at
+most, however large a block, a member or the archive is.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from reelstream.archive.alignment import WINDOW_BYTES
+from reelstream.archive.gunzip import GunzipReader
+from reelstream.archive.inflate import BlockInflater, InflateLibrary
+from reelstream.archive.seek_points import (
+    SeekPoint,
+    copied_places,
+    most_input_bytes,
+    stand_in,
+    usable_skip_bytes,
+)
+
+_PIECE_BYTES = 1 << 18
+
+# After a member nothing is known but that a header follows: small steps, so that little is read beyond the next member.
+_UNKNOWN_BYTES = 1 << 15
+
+# Stopping at each block costs time, so it is done only this far before a member's end. zlib's blocks hold 16 to 64 KiB
+# of a video; a writer of larger ones is found out, and the distance doubled.
+_FIRST_MARGIN_BYTES = 1 << 17
+_LARGEST_MARGIN_BYTES = 1 << 22
+
+# Within a large member a place is noted this often, for a block that begins in it and reaches beyond it.
+_SPACING_BYTES = 1 << 18
+
+# Blocks smaller than this are not told apart: there could be one every 10 bits.
+_SMALLEST_BLOCK_BYTES = 1 << 12
+
+# A place that is older than this is worked out at once, so that the bytes around it need not be kept.
+_LONGEST_MEMORY_BYTES = 1 << 20
+
+# More than any piece has blocks.
+_MOST_BOUNDARIES = 256
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Boundary:
+    """A place where a deflate block begins, or (inside a stored one) a member: see `SeekPoint`."""
+
+    bit_offset: int
+    output_offset: int
+    stored_left_bytes: int = 0
+    stored_is_last: bool = False
+    needed_from: int | None = None
+    """From which decompressed offset on its output is needed; None where nobody asked."""
+    point: SeekPoint | None = None
+    """What is kept of it; None as long as that is not known."""
+
+
+class _Pieces:
+    """The latest bytes of a stream, by offset."""
+
+    def __init__(self) -> None:
+        self._pieces: deque[tuple[int, bytes]] = deque()
+        self.end = 0
+
+    def append(self, piece: bytes) -> None:
+        self._pieces.append((self.end, piece))
+        self.end += len(piece)
+
+    def drop_before(self, offset: int) -> None:
+        while self._pieces and self._pieces[0][0] + len(self._pieces[0][1]) <= offset:
+            self._pieces.popleft()
+
+    def slice(self, first: int, end: int) -> bytes:
+        """Return the bytes from `first` to `end`, as far as they are here."""
+        parts = []
+        for start, piece in self._pieces:
+            if start >= end:
+                break
+            if start + len(piece) > first:
+                parts.append(piece[max(0, first - start) : end - start])
+        return b"".join(parts)
+
+
+class BlockReader(GunzipReader):
+    """A `GunzipReader` that knows where blocks begin. Close it.
+
+    Args:
+        chunks: The compressed bytes. Whatever iterating raises passes through.
+        path: Names the archive in errors.
+        library: What to decompress with.
+    """
+
+    def __init__(self, chunks: Iterator[bytes], path: str, library: InflateLibrary) -> None:
+        super().__init__(chunks, path)
+        self._inflater = BlockInflater(library)
+        self._inside_stream = False
+        self._inputs = _Pieces()
+        self._outputs = _Pieces()
+        self._stop = 0
+        self._margin_bytes = _FIRST_MARGIN_BYTES
+        self._boundaries: deque[Boundary] = deque()
+        self._asked: deque[Boundary] = deque()
+        self._num_tiny_blocks = 0
+
+    @property
+    def consumed(self) -> int:
+        """Compressed bytes that are needed for all that was decompressed so far."""
+        return self._inflater.consumed
+
+    def stop_at(self, offset: int) -> None:
+        """Say at which decompressed offset the next header will be.
+
+        One step of decompression ends there, and no boundary before it will be asked for but the last one.
+        """
+        self._stop = offset
+
+    def boundary_before(self, offset: int) -> Boundary:
+        """Return the last boundary at or before a header, of which `stop_at` was told."""
+        for boundary in reversed(self._boundaries):
+            if boundary.output_offset <= offset:
+                return boundary
+        raise AssertionError(f"no boundary is known before byte {offset}")
+
+    def ask(self, boundary: Boundary, needed_from: int) -> None:
+        """Have a boundary's `point` set as soon as it can be known: 32 KiB further on, or at the end."""
+        boundary.needed_from = needed_from
+        if boundary.point is None:
+            self._asked.append(boundary)
+
+    def close(self) -> None:
+        """Give the decompressor's memory back."""
+        self._inflater.close()
+
+    def _between_members(self) -> bool:
+        return not self._inside_stream
+
+    def _advance(self) -> bool:
+        inflater = self._inflater
+        if not inflater.left_bytes and not self._maybe_pending:
+            chunk = next(self._chunks, b"")
+            if not chunk:
+                self.work_out_asked()
+                return self._end_of_input()
+            self.compressed_position += len(chunk)
+            inflater.feed(chunk)
+            self._inputs.append(chunk)
+        if not self._inside_stream and self._members:
+            inflater.pass_over_zeros()
+            if not inflater.left_bytes:
+                return True
+        room_bytes, stop_at_block = self._next_step()
+        self._inside_stream = True
+        try:
+            piece = inflater.step(room_bytes, stop_at_block=stop_at_block)
+        except zlib.error as error:
+            self.work_out_asked()
+            raise self._translated(error) from error
+        self._outputs.append(piece)
+        self._maybe_pending = len(piece) == room_bytes
+        if inflater.stream_ended:
+            self._inside_stream = self._maybe_pending = False
+            self._members += 1
+        self._note(piece)
+        self._piece = memoryview(piece)
+        return True
+
+    def _next_step(self) -> tuple[int, bool]:
+        """Return the most bytes of the next step, and whether it ends where a block begins."""
+        ahead_bytes = self._stop - self._outputs.end
+        if self._num_tiny_blocks > 1:
+            self._num_tiny_blocks = 0
+            return min(_SMALLEST_BLOCK_BYTES, ahead_bytes if ahead_bytes > 0 else _SMALLEST_BLOCK_BYTES), False
+        if ahead_bytes <= 0:
+            return _UNKNOWN_BYTES, True
+        since_boundary = self._outputs.end - self._boundaries[-1].output_offset
+        if ahead_bytes <= self._margin_bytes or since_boundary >= _SPACING_BYTES:
+            return min(ahead_bytes, _PIECE_BYTES), True
+        return min(ahead_bytes - self._margin_bytes, _PIECE_BYTES), False
+
+    def _note(self, piece: bytes) -> None:
+        """Note what the last step came to, and forget what no later header can need."""
+        here = self._outputs.end
+        if self._inflater.boundary_bit is not None:
+            self._note_boundary(self._inflater.boundary_bit, here)
+        elif piece and here == self._stop:
+            if here - self._boundaries[-1].output_offset > self._margin_bytes:
+                self._margin_bytes = min(2 * self._margin_bytes, _LARGEST_MARGIN_BYTES)
+            self._note_inside_stored(here)
+        # The next header lies in bytes not yet handed out, or in the midst of being read.
+        next_header = min(here - len(piece), self._stop)
+        while len(self._boundaries) > 1 and self._boundaries[1].output_offset <= next_header:
+            self._boundaries.popleft()
+        if len(self._boundaries) > _MOST_BOUNDARIES:  # a header of hundreds of MB
+            del self._boundaries[1]
+        while self._asked and self._is_known(self._asked[0], here):
+            self._work_out(self._asked.popleft())
+        self._forget(here)
+
+    def _note_boundary(self, bit_offset: int, here: int) -> None:
+        last = self._boundaries[-1].output_offset if self._boundaries else -_SMALLEST_BLOCK_BYTES
+        if here == last:  # an empty block, or the one that follows what a stored one ended with
+            self._num_tiny_blocks += 1
+            if self._boundaries[-1].stored_left_bytes or self._boundaries[-1].needed_from is not None:
+                return
+            self._boundaries.pop()
+        self._num_tiny_blocks = self._num_tiny_blocks + 1 if here - last < _SMALLEST_BLOCK_BYTES else 0
+        self._boundaries.append(Boundary(bit_offset=bit_offset, output_offset=here))
+
+    def _note_inside_stored(self, here: int) -> None:
+        """Where a stored block holds what comes next, reading can begin at any byte of it."""
+        block = self._boundaries[-1]
+        if block.stored_left_bytes or block.point is not None:
+            return
+        header = self._inputs.slice(block.bit_offset >> 3, (block.bit_offset >> 3) + 6)
+        if len(header) < 6:
+            return
+        kind = header[0] >> (block.bit_offset & 7) | header[1] << (8 - (block.bit_offset & 7))
+        if kind >> 1 & 3:
+            return
+        # The two lengths begin at the first whole byte after three bits.
+        skipped_bytes = ((block.bit_offset & 7) + 3 + 7) >> 3
+        length = int.from_bytes(header[skipped_bytes : skipped_bytes + 2], "little")
+        passed_bytes = here - block.output_offset
+        first_byte = (block.bit_offset >> 3) + skipped_bytes + 4
+        if 0 < passed_bytes < length and self.consumed == first_byte + passed_bytes:
+            self._boundaries.append(
+                Boundary(
+                    bit_offset=self.consumed * 8,
+                    output_offset=here,
+                    stored_left_bytes=length - passed_bytes,
+                    stored_is_last=bool(kind & 1),
+                )
+            )
+
+    def _is_known(self, boundary: Boundary, here: int) -> bool:
+        assert boundary.needed_from is not None
+        skip_bytes = usable_skip_bytes(boundary.needed_from - boundary.output_offset)
+        return here >= boundary.output_offset + skip_bytes + WINDOW_BYTES
+
+    def _work_out(self, boundary: Boundary) -> None:
+        if boundary.point is not None:
+            return
+        needed_from = boundary.output_offset if boundary.needed_from is None else boundary.needed_from
+        skip_bytes = usable_skip_bytes(needed_from - boundary.output_offset)
+        first_byte = boundary.bit_offset >> 3
+        compressed = self._inputs.slice(first_byte, first_byte + most_input_bytes(skip_bytes))
+        window = self._outputs.slice(boundary.output_offset - WINDOW_BYTES, boundary.output_offset)
+        head = stand_in(
+            boundary.bit_offset, boundary.stored_left_bytes, boundary.stored_is_last, compressed[0] if compressed else 0
+        )
+        places = copied_places([head, compressed[1:]], skip_bytes)
+        places = places[places >= WINDOW_BYTES - len(window)]
+        shift = len(window) - WINDOW_BYTES
+        boundary.point = SeekPoint(
+            bit_offset=boundary.bit_offset,
+            output_offset=boundary.output_offset,
+            stored_left_bytes=boundary.stored_left_bytes,
+            stored_is_last=boundary.stored_is_last,
+            places=places,
+            values=bytes(window[place + shift] for place in places.tolist()),
+        )
+
+    def work_out_asked(self) -> None:
+        """Set the points that were asked for, with what is known now: nothing more will be read."""
+        while self._asked:
+            self._work_out(self._asked.popleft())
+
+    def _forget(self, here: int) -> None:
+        """Let go of bytes around places that are worked out; work out those that would hold too many."""
+        input_floor = self._inputs.end
+        output_floor = here
+        for boundaries in (self._asked, self._boundaries):
+            for boundary in boundaries:
+                if boundary.point is not None:
+                    continue
+                age_bytes = max(here - boundary.output_offset, self.consumed - (boundary.bit_offset >> 3))
+                if age_bytes > _LONGEST_MEMORY_BYTES:
+                    self._work_out(boundary)
+                    continue
+                input_floor = min(input_floor, boundary.bit_offset >> 3)
+                output_floor = min(output_floor, boundary.output_offset)
+                break
+        # A boundary can begin in the last byte that was consumed.
+        self._inputs.drop_before(min(input_floor, self.consumed - 1))
+        self._outputs.drop_before(output_floor - WINDOW_BYTES)
