@@ -297,7 +297,8 @@ def test_a_budget_that_is_too_small_for_a_clip_names_one_that_works(
         message = _refused(capsys, config, "data.disk_budget=5600kB")
         assert re.search(r"the clip \S+\.mp4 has .+ kB; with 2 lanes .+ works with clips up to .+ kB", message)
         assert stray_files(config) == []
-        # A larger clip that comes later may name a larger one.
+        assert files_below(tmp_path / "run") == ["config.yaml", "events.jsonl", "report.json", "totals.json"]
+        # Without a checkpoint the folder needs no --restart. A larger clip that comes later may name a larger one.
         for _ in range(3):
             if train(config, f"data.disk_budget={_named_budget(message)}") == 0:
                 return
@@ -406,13 +407,12 @@ def test_an_archive_that_is_cut_short_ends_the_run_or_is_skipped_in_the_books(
     archive = _first_archive(own_root)
     archive.write_bytes(archive.read_bytes()[: archive.stat().st_size // 2])
     with HubProcess(own_root) as hub:
-        config = write_config(tmp_path, hub.endpoint, {"checkpoints.every_steps": None})
+        config = write_config(tmp_path, hub.endpoint)
         message = _refused(capsys, config)
         assert archive.name in message
         assert "set on_bad_archive to skip" in message
         assert stray_files(config) == []
-        # No checkpoint was saved, so the folder needs no --restart.
-        assert train(config, "data.on_bad_archive=skip") == 0
+        assert train(config, "--restart", "data.on_bad_archive=skip") == 0
     report = report_of(config)
     assert [suspect["path"] for suspect in report["archives"]["suspect"]] == [f"{ACADEMIC}/{archive.name}"]
     samples = report["samples"]

@@ -110,3 +110,34 @@ def test_a_bad_network_changes_neither_the_order_nor_a_loss_and_costs_no_byte_tw
     if faults is _EXPIRED:
         archives = [record for path, record in stats["paths"].items() if path.endswith(".tar.gz")]
         assert sum(record["resolves"] for record in archives) == len(archives) + len(_EXPIRED)
+
+
+def test_a_network_that_stays_away_costs_no_step(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with HubProcess(root_of(sample(tmp_path_factory)), faults=True) as hub:
+        changes = {"data.lanes": 1, "data.give_up_after": "1s", "checkpoints.every_steps": None}
+        for name in ("quiet", "cut_off"):
+            (tmp_path / name).mkdir()
+        quiet = write_config(tmp_path / "quiet", hub.endpoint, changes)
+        assert train(quiet) == 0
+        third = events_of(quiet, "span_finished")[2]["path"]
+
+        config = write_config(tmp_path / "cut_off", hub.endpoint, changes)
+        hub.set_faults([{"on": "cdn", "kind": "status", "status": 503, "match": third, "times": 1_000}])
+        capsys.readouterr()
+        assert train(config) == 1
+        message = capsys.readouterr().err
+        assert third in message
+        assert "answered 503" in message
+        assert "can be resumed once the network is back" in message
+        steps = report_of(config)["steps"]
+        assert steps > 1
+        assert report_of(config)["checkpoints"]["last_step"] == steps
+        assert report_of(config)["samples"]["balanced"]
+
+        hub.set_faults([])
+        assert train(config, "--resume") == 0
+    assert events_of(config, "run_started")[-1]["resumed_at_step"] == steps
+    assert digests_of(config) == digests_of(quiet)
+    assert losses_of(config) == losses_of(quiet)

@@ -32,7 +32,7 @@ def _assert_stopped(ended: Ended, number: signal.Signals) -> None:
     assert "Traceback" not in ended.err
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_a_signal_in_training_saves_a_checkpoint_and_the_run_goes_on_from_it(
     number: signal.Signals, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:

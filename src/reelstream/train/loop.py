@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 from collections.abc import Callable
@@ -12,7 +13,15 @@ import torch
 from torch import Tensor
 
 from reelstream.clock import Clock, SystemClock
-from reelstream.errors import ConfigError, TrainingDivergedError
+from reelstream.errors import (
+    ArchiveError,
+    BudgetTooSmallError,
+    ConfigError,
+    HubError,
+    ReelstreamError,
+    TooManyBadClipsError,
+    TrainingDivergedError,
+)
 from reelstream.telemetry import Telemetry
 from reelstream.telemetry.events import BatchReady, CheckpointSaved, Evaluated, Notice, Stalled, StepFinished
 from reelstream.train.checkpoints import Checkpoint, CheckpointStore
@@ -155,6 +164,8 @@ class TrainingLoop:
     def run(self) -> TrainOutcome:
         """Train to the end, or to the first SIGINT or SIGTERM: the step is finished, a checkpoint saved.
 
+        A checkpoint is also saved where the data fail, so that nothing is lost once they can be had again.
+
         Raises:
             TrainingDivergedError: A loss or gradient is not finite; the weights are those of the last good step.
             ReelstreamError: What the stream or the checkpoints failed with.
@@ -174,12 +185,26 @@ class TrainingLoop:
                 clock=self._clock,
             )
             if not self._at_last_step():
-                with feeder:
-                    self._train(feeder, stop)
+                self._train_on(feeder, stop)
             if self._progress.step:
                 self._save()
             self._run_evaluation(stop)
             return TrainOutcome(progress=self._progress, interrupted_by=stop.signal_name, batches=feeder.statistics)
+
+    def _train_on(self, feeder: BatchFeeder, stop: StopRequest) -> None:
+        """Train to the end, a signal, or an end of the data that a resume may find mended: then what was made is kept.
+
+        A network that is gone for ten minutes must not cost the steps since the last checkpoint.
+        """
+        try:
+            with feeder:
+                self._train(feeder, stop)
+        except (HubError, ArchiveError, BudgetTooSmallError, TooManyBadClipsError):
+            # What went wrong first is what is told.
+            with contextlib.suppress(ReelstreamError):
+                if self._progress.step:
+                    self._save()
+            raise
 
     def _at_last_step(self) -> bool:
         limit = self._options.max_steps
