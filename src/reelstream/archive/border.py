@@ -47,6 +47,11 @@ class BorderScan:
         """Where the next header must lie; None while none was met."""
         return None if self._chain_from is None else self._next_header
 
+    @property
+    def searched_to(self) -> int | None:
+        """Up to where no header lies; None where one was met."""
+        return self._searched_from if self._chain_from is None else None
+
     def follow(self, piece: bytes, position: int) -> None:
         """Look at the next piece of output, which begins at `position`."""
         if self.border is not None or position + len(piece) <= self._needs_from():
@@ -66,7 +71,8 @@ class BorderScan:
             return self._search(output, first)
         if self._in_zeros:
             return self._pass_zeros(output, first)
-        block = output[self._next_header - first :][:BLOCK_BYTES] if self._next_header >= first else b""
+        at = self._next_header - first
+        block = output[at : at + BLOCK_BYTES]
         if len(block) < BLOCK_BYTES:
             return False
         if not block.strip(b"\0"):
@@ -88,7 +94,7 @@ class BorderScan:
             self._searched_from = max(self._searched_from, first + len(output) - (_MAGIC_AT + len(_MAGIC) - 1))
             return False
         self._searched_from = first + found - _MAGIC_AT
-        block = output[found - _MAGIC_AT :][:BLOCK_BYTES]
+        block = output[found - _MAGIC_AT : found - _MAGIC_AT + BLOCK_BYTES]
         if len(block) < BLOCK_BYTES:
             return False
         header = plausible_header(block)

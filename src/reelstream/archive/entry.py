@@ -48,7 +48,8 @@ _STEPS = (512, 4096, 1 << 14, 1 << 15)
 _PIECE_BYTES = 1 << 16
 # Trials that pass 4 KiB are few, unless the bytes were made to mislead.
 _MOST_LONG_TRIALS = 64
-_EXPECTED_BYTES = _STRETCH_BYTES + _PROOF_BYTES + (1 << 15)
+EXPECTED_BYTES = _STRETCH_BYTES + _PROOF_BYTES + (1 << 15)
+"""What a search looks at in an archive of media: a block comes within the first stretch, and its trial is short."""
 
 
 class EntryKind(StrEnum):
@@ -65,6 +66,9 @@ class NoEntryReason(StrEnum):
     NOT_TRUE = "what is decompressed there depends on megabytes before it, as in archives of text"
     END_TOO_NEAR = "the archive ends too soon after it"
     MISLEADING = "too many places near it look like deflate blocks and are none"
+    NO_MEMBER = "no member begins after it"
+    NEXT_CUT = "no member begins before the next cut's first one"
+    DAMAGED = "the data after it are damaged"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,7 +119,7 @@ def find_entry(source: ByteSource, byte: int, *, search_bytes: int = SEARCH_BYTE
         byte: Where to begin the search.
         search_bytes: How far to search, rounded up to stretches of 64 KiB.
     """
-    feed = Feed(source, byte, expected_bytes=_EXPECTED_BYTES)
+    feed = Feed(source, byte, expected_bytes=EXPECTED_BYTES)
     try:
         return entry_ahead(feed, search_bytes=search_bytes)
     finally:

@@ -56,6 +56,16 @@ class Feed:
         self.position += len(taken)
         return taken
 
+    def move_to(self, position: int) -> None:
+        """Go on at a byte further on; what lies between is not fetched, unless it was."""
+        if position <= self._fetched:
+            self._buffer = self._buffer[position - self.position :]
+        else:
+            self.close()
+            self._buffer = memoryview(b"")
+            self._fetched = self._range_end = position
+        self.position = position
+
     def close(self) -> None:
         """Give up the range that is being read."""
         chunks, self._chunks = self._chunks, iter(())

@@ -19,11 +19,9 @@ _LARGEST_FRAME_HEADER_BYTES = 1 << 17
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class GzipEnd:
-    """The end of a gzip member."""
+class GzipTrailer:
+    """What the end of a gzip member says of it."""
 
-    position: int
-    """Where its output ends, counted from where the decompression began."""
     crc32: int
     """The checksum of all its output, as its writer says."""
     size_bytes: int
@@ -50,8 +48,8 @@ class Inflation:
         self._members = 0
         self.position = 0
         """Bytes of output so far."""
-        self.ends: list[GzipEnd] = []
-        """The gzip members that ended; the user takes them out."""
+        self.ends: list[tuple[int, GzipTrailer]] = []
+        """The gzip members that ended, and where in the output; the user takes them out."""
 
     @property
     def hungry(self) -> bool:
@@ -92,7 +90,7 @@ class Inflation:
             return False
         trailer, self._given = self._given[:_TRAILER_BYTES], self._given[_TRAILER_BYTES:]
         crc32, size_bytes = int.from_bytes(trailer[:4], "little"), int.from_bytes(trailer[4:], "little")
-        self.ends.append(GzipEnd(position=self.position, crc32=crc32, size_bytes=size_bytes))
+        self.ends.append((self.position, GzipTrailer(crc32=crc32, size_bytes=size_bytes)))
         self._members += 1
         self._in_trailer = False
         return True
