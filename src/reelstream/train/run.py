@@ -41,7 +41,14 @@ from reelstream.train.held_out import HeldOutQuestions
 from reelstream.train.interrupt import Interrupted, Interrupts
 from reelstream.train.loop import TrainingLoop
 from reelstream.train.models import LoadedModel, load_model, load_saved_model
-from reelstream.train.run_folder import CONFIG_FILE, EVENTS_FILE, REPORT_FILE, TOTALS_FILE, ClaimedFolder
+from reelstream.train.run_folder import (
+    CONFIG_FILE,
+    CONFIG_HEADER,
+    EVENTS_FILE,
+    REPORT_FILE,
+    TOTALS_FILE,
+    ClaimedFolder,
+)
 from reelstream.train.run_options import RunOptions
 from reelstream.train.saving import checkpoint_size_bytes, saved_run_state
 from reelstream.units import format_bytes
@@ -240,7 +247,7 @@ class _Run:
         if self._folder.checkpoint is not None:
             loop.resume(self._folder.checkpoint)
         self._began = True
-        text = yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True)
+        text = CONFIG_HEADER + yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True)
         _write_small(self._folder.path / CONFIG_FILE, text)
         self._loop = loop
         self.interrupted_by = loop.run().interrupted_by

@@ -28,6 +28,7 @@ from reelstream.errors import ConfigError, DiskError, StateError
 from reelstream.train.checkpoints import Checkpoint, load_newest
 
 CONFIG_FILE, EVENTS_FILE, TOTALS_FILE, REPORT_FILE = "config.yaml", "events.jsonl", "totals.json", "report.json"
+CONFIG_HEADER = "# The options of this run, as Reelstream resolved them; a new run here writes its own.\n"
 _OUR_FILES = (CONFIG_FILE, EVENTS_FILE, TOTALS_FILE, REPORT_FILE)
 # What a killed process may have left of a file that it was about to replace.
 _OUR_PARTIAL = re.compile(r"^\.(config\.yaml|totals\.json|report\.json)\..+$")
@@ -62,6 +63,8 @@ class ClaimedFolder:
         self._restart = restart
         self._made: list[Path] = []
         self._descriptor = -1
+        self._new_files: tuple[str, ...] = ()
+        """Names that were free when a run began here: what bears them since is its own."""
 
     def __enter__(self) -> Self:
         if self._resume and not self.checkpoints.is_dir():
@@ -91,15 +94,9 @@ class ClaimedFolder:
         self._unlock()
 
     def put_back(self) -> None:
-        """Delete the small files of a run that never began, and the folders that were made for it; others stay.
-
-        Does nothing where the run goes on from a checkpoint.
-        """
-        if self._descriptor >= 0 and self.checkpoint is None and not self._resume:
-            for name in _OUR_FILES:
-                (self.path / name).unlink(missing_ok=True)
-            with contextlib.suppress(OSError):
-                self.checkpoints.rmdir()
+        """Delete the small files of a run that never began, and the folders that were made for it; others stay."""
+        for name in self._new_files:
+            (self.path / name).unlink(missing_ok=True)
         for folder in reversed(self._made):
             # Fails where somebody has put something into it meanwhile.
             with contextlib.suppress(OSError):
@@ -152,10 +149,18 @@ class ClaimedFolder:
                 f"a run is in {self.path} already",
                 "go on with --resume, delete it with --restart, or choose another run_dir",
             )
-        for name in _OUR_FILES:
+        config = self.path / CONFIG_FILE
+        if config.exists() and not config.read_bytes().startswith(CONFIG_HEADER.encode()):
+            raise ConfigError(
+                f"{config} is not of a run, and a run here would write its own over it",
+                "move it elsewhere, or choose another run_dir",
+            )
+        for name in (EVENTS_FILE, TOTALS_FILE, REPORT_FILE):
             (self.path / name).unlink(missing_ok=True)
         for entry in ours:
             shutil.rmtree(entry)
+        # An earlier run's configuration may be the very one that this run was started with.
+        self._new_files = tuple(name for name in _OUR_FILES if not (self.path / name).exists())
 
     def _checkpoint_folders(self) -> list[Path]:
         return sorted(self.checkpoints.iterdir()) if self.checkpoints.is_dir() else []
