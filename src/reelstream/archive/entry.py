@@ -3,7 +3,7 @@
 Three questions, in this order:
 
 1. *Where could decompression begin?* `candidates` names the places.
-2. *Does it?* A candidate is tried: decompressed with a made-up window until 128 KiB of compressed bytes, or 2 MiB of
+2. *Does it?* A candidate is tried: decompressed with a made-up window until 128 KiB of compressed bytes, or 4 MiB of
    output, came out without an error. False ones fail within some hundred bytes, nearly all of them.
 3. *From where on is the output true?* It is decompressed twice, with windows that differ in every byte. Where the two
    outputs agree, nothing came from the window. After 32 KiB in a row that agree all that follows is true, since deflate
@@ -32,17 +32,17 @@ from reelstream.archive.source import ByteSource
 ENTRY_RULE_VERSION = 1
 """Changes with anything that changes where an entry or a border is found: saved states depend on it."""
 
-SEARCH_BYTES = 4 * 65_552
-"""How far a block is searched for. On video archives one comes within 64 KiB; some writers make longer ones."""
+SEARCH_BYTES = 8 * 65_552
+"""How far a block is searched for. One comes within 64 KiB as zlib writes, within 300 kB as libdeflate does."""
 
 # One stretch of the search: a stored block of the largest size, its header and a little more, so that one whose
 # predecessor began before the stretch begins in it.
 _STRETCH_BYTES = 65_552
-# What a trial must decompress without an error: more than two stored blocks. The output bounds it where all is zeros.
+# What a trial must decompress without an error: two stored blocks of the largest size.
 _PROOF_BYTES = 1 << 17
-_PROOF_OUTPUT_BYTES = 1 << 21
-# Text copies the unknown window on for megabytes, media for some kilobytes.
-_MOST_UNTRUE_BYTES = 1 << 20
+# Where a trial ends in any case: a bomb proves itself by its output, and text may copy the unknown window on for ever.
+# Media do so for some kilobytes, rarely for a megabyte.
+_MOST_OUTPUT_BYTES = 1 << 22
 # The steps in which a trial's bytes are used: most false candidates fail in the first ones.
 _STEPS = (512, 4096, 1 << 14, 1 << 15)
 _PIECE_BYTES = 1 << 16
@@ -115,7 +115,7 @@ def find_entry(source: ByteSource, byte: int, *, search_bytes: int = SEARCH_BYTE
     The answer follows from the archive's bytes, `byte` and `search_bytes` alone: two readers who never talk agree.
 
     Args:
-        source: The archive. One range of some 220 kB is read of it, a second one where a trial needs more.
+        source: The archive. One range of some 220 kB is read of it, more of them where a trial needs more.
         byte: Where to begin the search.
         search_bytes: How far to search, rounded up to stretches of 64 KiB.
     """
@@ -207,7 +207,7 @@ class _Search:
                 used += len(some)
                 one.give(some)
                 other.give(some)
-                while not one.hungry and compare.size_bytes < _PROOF_OUTPUT_BYTES:
+                while not one.hungry and compare.size_bytes < _MOST_OUTPUT_BYTES:
                     compare.add(one.inflate(_PIECE_BYTES), other.inflate(_PIECE_BYTES))
         except zlib.error:
             return None
@@ -215,9 +215,9 @@ class _Search:
 
     @staticmethod
     def _decided(used: int, compare: _Comparison) -> bool:
-        proven = used >= _PROOF_BYTES or compare.size_bytes >= _PROOF_OUTPUT_BYTES
+        proven = used >= _PROOF_BYTES or compare.size_bytes >= _MOST_OUTPUT_BYTES
         # Empty blocks without end have no output.
-        hopeless = max(used, compare.size_bytes) >= _MOST_UNTRUE_BYTES
+        hopeless = max(used, compare.size_bytes) >= _MOST_OUTPUT_BYTES
         return proven and (compare.true_from is not None or hopeless)
 
 

@@ -40,6 +40,8 @@ class Feed:
     def peek(self, size_bytes: int) -> memoryview:
         """Return the next bytes without taking them: `size_bytes` or more, fewer only at the end of the file."""
         if len(self._buffer) < size_bytes:
+            # Who looks further than expected will look further still: as much again, so that ranges stay few.
+            self._expected_end = max(self._expected_end, self._fetched + len(self._buffer))
             pieces = [self._buffer]
             missing = size_bytes - len(self._buffer)
             while missing > 0 and (chunk := self._fetch()):
