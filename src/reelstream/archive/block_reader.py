@@ -11,13 +11,15 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
+
 from reelstream.archive.alignment import WINDOW_BYTES
 from reelstream.archive.gunzip import GunzipReader
 from reelstream.archive.inflate import BlockInflater, InflateLibrary
 from reelstream.archive.seek_points import (
     SeekPoint,
     copied_places,
-    most_input_bytes,
+    input_bytes_for,
     stand_in,
     usable_skip_bytes,
 )
@@ -27,9 +29,10 @@ _PIECE_BYTES = 1 << 18
 # After a member nothing is known but that a header follows: small steps, so that little is read beyond the next member.
 _UNKNOWN_BYTES = 1 << 15
 
-# Stopping at each block costs time, so it is done only this far before a member's end. zlib's blocks hold 16 to 64 KiB
-# of a video; a writer of larger ones is found out, and the distance doubled.
-_FIRST_MARGIN_BYTES = 1 << 17
+# Stopping at each block costs time, so it is done only this far before a member's end: up to twice the longest
+# block of late. zlib's hold 16 to 64 KiB of a video, other writers' some hundred; one of a still image can hold MB.
+_FIRST_MARGIN_BYTES = 1 << 19
+_LEAST_MARGIN_BYTES = 96 << 10
 _LARGEST_MARGIN_BYTES = 1 << 22
 
 # Within a large member a place is noted this often, for a block that begins in it and reaches beyond it.
@@ -102,6 +105,7 @@ class BlockReader(GunzipReader):
         self._outputs = _Pieces()
         self._stop = 0
         self._margin_bytes = _FIRST_MARGIN_BYTES
+        self._block_begin: int | None = None
         self._boundaries: deque[Boundary] = deque()
         self._asked: deque[Boundary] = deque()
         self._num_tiny_blocks = 0
@@ -160,6 +164,8 @@ class BlockReader(GunzipReader):
             self.work_out_asked()
             raise self._translated(error) from error
         self._outputs.append(piece)
+        if not stop_at_block:
+            self._block_begin = None
         self._maybe_pending = len(piece) == room_bytes
         if inflater.stream_ended:
             self._inside_stream = self._maybe_pending = False
@@ -187,8 +193,8 @@ class BlockReader(GunzipReader):
         if self._inflater.boundary_bit is not None:
             self._note_boundary(self._inflater.boundary_bit, here)
         elif piece and here == self._stop:
-            if here - self._boundaries[-1].output_offset > self._margin_bytes:
-                self._margin_bytes = min(2 * self._margin_bytes, _LARGEST_MARGIN_BYTES)
+            self._margin_bytes = max(self._margin_bytes * 15 // 16, _LEAST_MARGIN_BYTES)
+            self._learn_block(here - self._boundaries[-1].output_offset)
             self._note_inside_stored(here)
         # The next header lies in bytes not yet handed out, or in the midst of being read.
         next_header = min(here - len(piece), self._stop)
@@ -200,7 +206,13 @@ class BlockReader(GunzipReader):
             self._work_out(self._asked.popleft())
         self._forget(here)
 
+    def _learn_block(self, size_bytes: int) -> None:
+        self._margin_bytes = max(self._margin_bytes, min(2 * size_bytes, _LARGEST_MARGIN_BYTES))
+
     def _note_boundary(self, bit_offset: int, here: int) -> None:
+        if self._block_begin is not None:
+            self._learn_block(here - self._block_begin)
+        self._block_begin = here
         last = self._boundaries[-1].output_offset if self._boundaries else -_SMALLEST_BLOCK_BYTES
         if here == last:  # an empty block, or the one that follows what a stored one ended with
             self._num_tiny_blocks += 1
@@ -247,21 +259,23 @@ class BlockReader(GunzipReader):
         needed_from = boundary.output_offset if boundary.needed_from is None else boundary.needed_from
         skip_bytes = usable_skip_bytes(needed_from - boundary.output_offset)
         first_byte = boundary.bit_offset >> 3
-        compressed = self._inputs.slice(first_byte, first_byte + most_input_bytes(skip_bytes))
+        compressed = self._inputs.slice(first_byte, first_byte + input_bytes_for(skip_bytes + WINDOW_BYTES))
         window = self._outputs.slice(boundary.output_offset - WINDOW_BYTES, boundary.output_offset)
         head = stand_in(
             boundary.bit_offset, boundary.stored_left_bytes, boundary.stored_is_last, compressed[0] if compressed else 0
         )
-        places = copied_places([head, compressed[1:]], skip_bytes)
-        places = places[places >= WINDOW_BYTES - len(window)]
-        shift = len(window) - WINDOW_BYTES
+        # At the archive's beginning there is less than a window before.
+        window = bytes(WINDOW_BYTES - len(window)) + window
+        end = boundary.output_offset + skip_bytes + WINDOW_BYTES
+        output = self._outputs.slice(boundary.output_offset, end)
+        places = copied_places(head + compressed[1:], window, output, skip_bytes)
         boundary.point = SeekPoint(
             bit_offset=boundary.bit_offset,
             output_offset=boundary.output_offset,
             stored_left_bytes=boundary.stored_left_bytes,
             stored_is_last=boundary.stored_is_last,
             places=places,
-            values=bytes(window[place + shift] for place in places.tolist()),
+            values=np.frombuffer(window, np.uint8)[places].tobytes(),
         )
 
     def work_out_asked(self) -> None:

@@ -2,30 +2,29 @@
 
 A reader that begins inside a gzip file needs the 32 KiB of output before that place, since deflate copies from there.
 Of these only the bytes that are really copied matter: next to none in media, which do not repeat themselves. They are
-found by inflating from the place twice, with two made-up windows that differ in every byte and tell every place apart
-by the pair of their bytes: an output byte that differs was copied, perhaps in several steps, from the place that its
-pair names.
+found by inflating from the place once more, with a window whose every byte is changed: an output byte that changes was
+copied from there, perhaps in several steps. A second time, with other changes, tells from which place of the window.
 """
 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from reelstream.archive.alignment import LOW_MARKS, WINDOW_BYTES, aligned_byte, raw_inflater
+from reelstream.archive.alignment import WINDOW_BYTES, aligned_byte, raw_inflater
+from reelstream.types import UInt8Array
 
-_PLACES = np.arange(WINDOW_BYTES, dtype=np.uint16)
-# The second mark less the first one, modulo 256, is 1 + the high byte of the place: never 0.
-_SECOND_MARKS = ((_PLACES & 0xFF) + 1 + (_PLACES >> 8)).astype(np.uint8).tobytes()
+Places = npt.NDArray[np.uint16]
+
+_PLACES: Places = np.arange(WINDOW_BYTES, dtype=np.uint16)
+# What a place's byte is changed by: never by 0, and no two places by the same pair.
+_CHANGES = (_PLACES % 255 + 1).astype(np.uint8), (_PLACES // 255 + 1).astype(np.uint8)
 
 # What is looked back for is found within a window's length of output, unless the first bytes are needed much later.
 _FARTHEST_SKIP_BYTES = 1 << 18
-
-Places = npt.NDArray[np.uint16]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -74,10 +73,10 @@ def stand_in(bit_offset: int, stored_left_bytes: int, stored_is_last: bool, firs
     return header + bytes([first_byte])
 
 
-def most_input_bytes(skip_bytes: int) -> int:
-    """Return how many compressed bytes after a point `copied_places` looks at."""
+def input_bytes_for(output_bytes: int) -> int:
+    """Return how many compressed bytes nearly always hold that much output; others are looked into in vain."""
     # Deflate makes nothing much larger, unless its writer wants to.
-    return 2 * (skip_bytes + WINDOW_BYTES)
+    return output_bytes + (output_bytes >> 4) + 1024
 
 
 def usable_skip_bytes(skip_bytes: int) -> int:
@@ -85,31 +84,41 @@ def usable_skip_bytes(skip_bytes: int) -> int:
     return skip_bytes if skip_bytes <= _FARTHEST_SKIP_BYTES else 0
 
 
-def copied_places(compressed: Sequence[bytes], skip_bytes: int) -> Places:
+def copied_places(compressed: bytes, window: bytes, output: bytes, skip_bytes: int) -> Places:
     """Return which bytes of the window the output copies, ascending.
 
     Args:
-        compressed: What a raw inflater is fed, `stand_in` first.
+        compressed: What a raw inflater is fed, the stand-in first.
+        window: The true 32 KiB before.
+        output: What truly comes out: 32 KiB beyond what is skipped, less only where a gzip stream ends. (What is copied
+            later, in several steps, is copied within any 32 KiB before.)
         skip_bytes: How many of the first output bytes are not needed; what only they copy is left out.
 
     Returns:
         The places, 0 to 32767. All of them, where the compressed bytes do not suffice to know.
     """
     wanted_bytes = skip_bytes + WINDOW_BYTES
-    data = b"".join(compressed)
-    outputs = []
-    for marks in (LOW_MARKS, _SECOND_MARKS):
-        inflater = raw_inflater(marks)
-        try:
-            output = inflater.decompress(data, wanted_bytes)
-        except zlib.error:
-            return _PLACES
-        if len(output) < wanted_bytes and not inflater.eof:
-            return _PLACES
-        # Each later copy of a window's byte has a copy of it within any window's length of output.
-        outputs.append(np.frombuffer(output, np.uint8)[skip_bytes:])
-    low, second = outputs
-    difference = second - low
-    copied = np.flatnonzero(difference)
-    found: Places = np.unique((difference[copied] - np.uint8(1)).astype(np.uint16) << 8 | low[copied])
+    changes = _change(compressed, window, output, 0, wanted_bytes)
+    if changes is None:
+        return _PLACES
+    copied = np.flatnonzero(changes[skip_bytes:]) + skip_bytes
+    if not len(copied):
+        return _PLACES[:0]
+    # The second change tells the places apart that the first one is the same for.
+    more_changes = _change(compressed, window, output, 1, int(copied[-1]) + 1)
+    if more_changes is None:
+        return _PLACES
+    found: Places = np.unique((more_changes[copied].astype(np.uint16) - 1) * 255 + (changes[copied] - 1))
     return found
+
+
+def _change(compressed: bytes, window: bytes, output: bytes, kind: int, wanted_bytes: int) -> UInt8Array | None:
+    """Return how each output byte changes where each byte of the window is changed; None where that is not known."""
+    inflater = raw_inflater((np.frombuffer(window, np.uint8) ^ _CHANGES[kind]).tobytes())
+    try:
+        changed = inflater.decompress(compressed, wanted_bytes)
+    except zlib.error:
+        return None
+    if (len(changed) < wanted_bytes and not inflater.eof) or len(changed) > len(output):
+        return None
+    return np.frombuffer(changed, np.uint8) ^ np.frombuffer(output, np.uint8, count=len(changed))
