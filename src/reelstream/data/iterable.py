@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
+import re
 import warnings
 import weakref
 from collections.abc import Callable, Iterator, Sequence
@@ -25,6 +27,7 @@ from reelstream.types import AnnotationKind, FrameSampling, Position
 from reelstream.units import parse_bytes
 
 STATE_VERSION = 1
+_COMMIT = re.compile(r"[0-9a-f]{40}")
 _Defaults = StreamOptions
 
 
@@ -289,10 +292,17 @@ class StreamingVideoDataset(IterableDataset[Sample]):
             return self._loaded
         else:
             state = self._start_state(self._opened())
-        return {"version": STATE_VERSION, "repo_id": self.options.repo_id, "epoch_state": state.to_json()}
+        return {
+            "version": STATE_VERSION,
+            "repo_id": self.options.repo_id,
+            "commit": self._opened().repository.commit,
+            "epoch_state": state.to_json(),
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Let the next iteration go on after the sample that `state` was taken at.
+
+        A dataset of a branch that is not opened yet is opened at the commit of the state, wherever the branch is now.
 
         Raises:
             StateError: Where it is of another version, dataset or seed, or damaged.
@@ -307,6 +317,8 @@ class StreamingVideoDataset(IterableDataset[Sample]):
                 f"the saved data state is of {state.get('repo_id')}, this run streams {self.options.repo_id}",
                 "resume with the repository it was saved with, or start anew",
             )
+        if self._session is None:
+            self.options = at_commit_of(self.options, state)
         session = self._opened()
         start = EpochState.from_json(state["epoch_state"], session.catalog.num_clips)
         session.check(start)
@@ -417,6 +429,17 @@ class StreamingVideoDataset(IterableDataset[Sample]):
                 epoch=state.settings.epoch, num_samples=state.num_consumed, order_digest=state.order_digest
             )
         )
+
+
+def at_commit_of(options: StreamOptions, state: dict[str, Any]) -> StreamOptions:
+    """Return the options with the commit of a saved state in the place of a branch, which may have moved since.
+
+    A revision that is a commit itself stays: where it is another one, loading the state refuses it.
+    """
+    commit = state.get("commit")
+    if commit is None or (options.revision is not None and _COMMIT.fullmatch(options.revision)):
+        return options
+    return dataclasses.replace(options, revision=commit)
 
 
 class _Pass:

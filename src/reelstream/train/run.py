@@ -27,6 +27,7 @@ from reelstream.cache import DiskBudget
 from reelstream.catalog import Catalog
 from reelstream.clock import Clock, SystemClock
 from reelstream.data import StreamingVideoDataset
+from reelstream.data.iterable import at_commit_of
 from reelstream.errors import ConfigError, DiskError, ReelstreamError
 from reelstream.hubserver import HubProcess
 from reelstream.telemetry import JsonLinesSink, Telemetry, events
@@ -50,7 +51,7 @@ from reelstream.train.run_folder import (
     ClaimedFolder,
 )
 from reelstream.train.run_options import RunOptions
-from reelstream.train.saving import checkpoint_size_bytes, saved_run_state
+from reelstream.train.saving import checkpoint_size_bytes, saved_data_state, saved_run_state
 from reelstream.units import format_bytes
 
 # Texts that a tiny model's tokenizer is built from; more changes nothing.
@@ -118,7 +119,12 @@ class _Run:
     def __init__(self, options: RunOptions, folder: ClaimedFolder) -> None:
         self._options = options
         self._folder = folder
-        self._data = options.data
+        # A run stays at its commit: a publisher's change to the branch must not end one that takes weeks.
+        self._data = (
+            options.data
+            if folder.checkpoint is None
+            else at_commit_of(options.data, saved_data_state(folder.checkpoint))
+        )
         self._resources = contextlib.ExitStack()
         self._budget = DiskBudget(options.data.disk_budget)
         self._dataset: StreamingVideoDataset | None = None

@@ -135,6 +135,17 @@ def saved_run_state(checkpoint: Checkpoint) -> dict[str, Any]:
     return state
 
 
+def saved_data_state(checkpoint: Checkpoint) -> dict[str, Any]:
+    """Return the stream's state that was saved.
+
+    Raises:
+        StateError: Where the checkpoint holds weights only.
+    """
+    _refuse_weights_only(checkpoint)
+    state: dict[str, Any] = checkpoint.json(DATA_FILE)
+    return state
+
+
 def restore(
     checkpoint: Checkpoint, loaded: LoadedModel, optimizer: torch.optim.Optimizer, options: TrainOptions
 ) -> Restored:
