@@ -74,7 +74,8 @@ def clip(seed: int, size_bytes: int) -> bytes:
     table = b"".join(struct.pack(">II", 1, draw.randrange(40_000)) for _ in range(size_bytes // 400))
     content = bytearray(b"\0\0\0\x18ftypmp42" + table)
     while len(content) < size_bytes:
-        content += struct.pack(">I", 4000) + b"\x41\x9a" + draw.randbytes(draw.randrange(1000, 7000))
+        payload = draw.randbytes(draw.randrange(1000, 7000))
+        content += struct.pack(">I", 2 + len(payload)) + b"\x41\x9a" + payload
     return bytes(content[:size_bytes])
 
 
