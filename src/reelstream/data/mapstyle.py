@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self
@@ -42,7 +43,7 @@ class StreamingLLaVAVideo(Dataset[Sample]):
         **options: As of `StreamingVideoDataset`.
     """
 
-    def __init__(self, repo_id: str, subset: str, cache_size: int = 100, **options: Any) -> None:
+    def __init__(self, repo_id: str, subset: str | Sequence[str], cache_size: int = 100, **options: Any) -> None:
         super().__init__()
         self._set_up(StreamingVideoDataset(repo_id, subset, cache_size=cache_size, **options))
 

@@ -113,7 +113,7 @@ def test_a_good_copy_of_a_bad_clip_makes_good_for_it_whichever_comes_first() -> 
         [[MadeClip(0, 3), MadeClip(0, 3, bad="when decoded")]],
         [[MadeClip(0, 3, bad="on arrival")], [MadeClip(0, 3)]],
     ):
-        case = Case(lanes, window_clips=1)  # type: ignore[arg-type]
+        case = Case(lanes, window_clips=1)
         feeder = Feeder(case, case.start())
         feeder.run(random.Random(0))
         books = feeder.board.state_after(None).books

@@ -134,7 +134,7 @@ def test_a_catalog_that_vanished_between_building_and_holding_is_built_again(
 ) -> None:
     from reelstream.prefetch import catalogs
 
-    build, times = catalogs.build_subset, []
+    build, times = catalogs.build_subset, []  # type: ignore[attr-defined]
 
     def build_and_lose(*arguments: object, **options: object) -> None:
         build(*arguments, **options)  # type: ignore[arg-type]
