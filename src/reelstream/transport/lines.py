@@ -187,12 +187,12 @@ class Lines:
             extensions={"timeout": timeout.as_dict(), "trace": interruption.observe},
         )
         try:
-            with cancellation.on_cancel(interruption.interrupt):
+            with cancellation.on_cancel(interruption.interrupt), contextlib.ExitStack() as answered:
                 with translated():
-                    response = line.transport.handle_request(request)
-                with contextlib.closing(response):
-                    self._has_answered = True
-                    yield Reply(response, translated)
+                    # Closed also where it comes together with the cancellation: an open one would block the line.
+                    response = answered.enter_context(contextlib.closing(line.transport.handle_request(request)))
+                self._has_answered = True
+                yield Reply(response, translated)
         finally:
             interruption.end()
             self._give_back(origin, line)

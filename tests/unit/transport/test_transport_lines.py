@@ -7,6 +7,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 
+import httpx2
 import pytest
 
 from reelstream.cancel import Cancellation, Cancelled
@@ -200,3 +201,26 @@ def test_a_network_that_never_answered_is_told_apart() -> None:
 def test_foreign_text_is_shown_without_markup_and_secrets(text: str, shown: str) -> None:
     assert without_secrets(text) == shown
     assert len(without_secrets(text * 1000)) <= 300
+
+
+def test_an_answer_that_comes_together_with_the_cancellation_is_closed() -> None:
+    # Left open, it would block its line for whoever has it next.
+    cancellation = Cancellation()
+    closed: list[bool] = []
+
+    class Stream(httpx2.SyncByteStream):
+        def __iter__(self) -> Iterator[bytes]:
+            yield b"hello"
+
+        def close(self) -> None:
+            closed.append(True)
+
+    class CalledOffAsItAnswers(httpx2.BaseTransport):
+        def handle_request(self, request: httpx2.Request) -> httpx2.Response:
+            cancellation.cancel()
+            return httpx2.Response(200, stream=Stream())
+
+    lines = Lines(PATIENT, CalledOffAsItAnswers())
+    with pytest.raises(Cancelled), lines.ask("GET", "http://127.0.0.1/", {}, cancellation):
+        pass
+    assert closed == [True]
