@@ -33,6 +33,11 @@ class Feed:
         self.num_ranges = 0
         """Ranges asked for so far."""
 
+    @property
+    def left_bytes(self) -> int:
+        """Bytes from the position to the file's end."""
+        return self._size_bytes - self.position
+
     def expect(self, size_bytes: int) -> None:
         """Say that `size_bytes` more will be taken: the size of the next range, if one has to be asked for."""
         self._expected_end = self.position + size_bytes

@@ -15,8 +15,9 @@ from reelstream.archive.feed import Feed
 from reelstream.archive.inflation import GzipTrailer, Inflation
 from reelstream.errors import ArchiveError
 
-# What is given to the inflater at once: a piece ends inside of it, so it is read for nothing, on average by half.
+# What is given to the inflater at once; less where a border is near, behind which it was read for nothing.
 _TAKE_BYTES = 1 << 16
+_TAKE_NEAR_BORDER_BYTES = 1 << 14
 _PIECE_BYTES = 1 << 18
 # Media hardly shrink: as many compressed bytes as output will be needed, and a little more.
 _MARGIN_BYTES = 1 << 12
@@ -45,6 +46,12 @@ class Watch:
         self._window_crc32 = 0
         self._window_left = WINDOW_BYTES
         self._window_at = 0
+        self._is_own = False
+
+    @property
+    def is_awaited(self) -> bool:
+        """Whether the reader from before is beyond this cut's entry, and will stop at its border if all is well."""
+        return isinstance(self.entry, Entry) and self.agrees is not False and not self._is_own
 
     @property
     def border(self) -> int | None:
@@ -54,6 +61,7 @@ class Watch:
     def enter(self, entry: Entry) -> None:
         """Begin at this cut's own entry: the output's positions are counted from it."""
         self.entry = entry
+        self._is_own = True
         self._window_at = entry.true_from
         self.scan = BorderScan(entry.true_from)
 
@@ -210,13 +218,10 @@ class PieceReader:
             watch.reach(self._feed, self._inflation.position)
         position = self._feed.position
         splits = [split for watch in self._watches if (split := watch.split_after(position)) is not None]
-        next_split = min(splits, default=position + _TAKE_BYTES)
-        ahead = [watch.first_byte for watch in self._watches if watch.entry is None]
-        if ahead:
-            self._feed.expect(min(ahead) - position + EXPECTED_BYTES)
-        else:
-            self._feed.expect(self.needed_to - self._inflation.position + _MARGIN_BYTES)
-        taken = self._feed.take(min(_TAKE_BYTES, next_split - position))
+        near_border = any(watch.is_awaited for watch in self._watches)
+        take_bytes = _TAKE_NEAR_BORDER_BYTES if near_border else _TAKE_BYTES
+        self._feed.expect(self._expected_bytes(near_border=near_border))
+        taken = self._feed.take(min([take_bytes, *(split - position for split in splits)]))
         if taken:
             self._inflation.give(taken)
             return True
@@ -226,6 +231,13 @@ class PieceReader:
             f"{self._path} is cut short: it ends after {position:,} bytes, inside a gzip stream",
             "the published file itself is incomplete; tell its publisher",
         )
+
+    def _expected_bytes(self, *, near_border: bool) -> int:
+        """Return how many compressed bytes will be needed from here on, as far as that is known."""
+        if near_border:
+            return self.needed_to - self._inflation.position + _MARGIN_BYTES
+        ahead = [watch.first_byte for watch in self._watches if watch.entry is None]
+        return min(ahead) - self._feed.position + EXPECTED_BYTES if ahead else self._feed.left_bytes
 
     def _close_segments(self) -> None:
         """End the segments of the gzip members that end here."""

@@ -1,5 +1,6 @@
 import gzip
 import random
+import struct
 import zlib
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 from archive_entry_kit import WRITERS, CountingSource, blocked, media, tar_of, text
 from reelstream.archive.candidates import dynamic_blocks, gzip_members, stored_blocks
 from reelstream.archive.crc import crc32_combine
-from reelstream.archive.entry import Entry, EntryKind, NoEntry, NoEntryReason, find_entry
+from reelstream.archive.entry import ENTRY_RULE_VERSION, Entry, EntryKind, NoEntry, NoEntryReason, find_entry
 from reelstream.archive.inflation import frame_header_bytes
 from reelstream.archive.source import BytesSource
 
@@ -182,4 +183,27 @@ def test_checksums_combine_behind_many_gigabytes_as_behind_few_and_few() -> None
     assert by_steps == zlib.crc32(bytes(1 << 14), first)
     assert crc32_combine(crc32_combine(first, zeros, 1 << 20), crc32, 1 << 34) == crc32_combine(
         crc32_combine(first, crc32, 1 << 34), zeros, 1 << 20
+    )
+
+
+def stored_by_hand(content: bytes, block_bytes: int = 40_000) -> bytes:
+    """A gzip file of stored blocks, the same whatever zlib this machine has."""
+    out = [b"\x1f\x8b\x08\0\0\0\0\0\0\xff"]
+    for start in range(0, len(content), block_bytes):
+        block = content[start : start + block_bytes]
+        last = start + block_bytes >= len(content)
+        out.append(struct.pack("<BHH", last, len(block), len(block) ^ 0xFFFF) + block)
+    return b"".join(out) + struct.pack("<II", zlib.crc32(content), len(content) & 0xFFFFFFFF)
+
+
+def test_the_rule_finds_what_version_1_finds() -> None:
+    # Saved states hold places that follow from the rule: another answer is another version.
+    content = stored_by_hand(random.Random(1).randbytes(500_000))
+    assert ENTRY_RULE_VERSION == 1
+    assert find_entry(BytesSource(content), 90_000) == Entry(
+        searched_from=90_000,
+        kind=EntryKind.BLOCK,
+        bit=8 * (10 + 3 * 40_005) + 5,
+        true_from=0,
+        window_crc32=zlib.crc32(random.Random(1).randbytes(500_000)[120_000 : 120_000 + (1 << 15)]),
     )
