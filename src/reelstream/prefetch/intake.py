@@ -78,9 +78,10 @@ class Intake:
         if cost_bytes > self._room.largest_clip_bytes:
             raise self._too_large(member, cost_bytes)
         with self._lock:
-            if not self._admit(lane, window, member):
+            # Reserved only once the lane has its connection back: waiting for that may be called off.
+            while not self._admit(lane, window, cost_bytes, member):
                 with self.pausing(lane):
-                    while not self._admit(lane, window, member):
+                    while not self._has_room(lane, window, cost_bytes):
                         self.wait()
         try:
             return self._cache.write(member.size_bytes, member.chunks())
@@ -143,15 +144,19 @@ class Intake:
 
     # ------------------------------------------------------------------ inside
 
-    def _admit(self, lane: int, window: int, member: Member) -> bool:
-        """Reserve the room of a clip; return whether there was room."""
-        cost_bytes = self._cache.cost_bytes(member.size_bytes)
-        if not self._room.may_admit(lane, window, cost_bytes):
+    def _has_room(self, lane: int, window: int, cost_bytes: int) -> bool:
+        """Return whether a clip may be written now. A deleted clip's room is free once its last reader ends."""
+        used_bytes = self._cache.used_bytes
+        return (
+            self._room.may_admit(lane, window, cost_bytes) and used_bytes + cost_bytes <= self._room.clip_budget_bytes
+        )
+
+    def _admit(self, lane: int, window: int, cost_bytes: int, member: Member) -> bool:
+        """Reserve the room of a clip, if there is any; return whether there was."""
+        if not self._has_room(lane, window, cost_bytes):
             return False
         if not self._cache.try_reserve(member.size_bytes):
-            # A deleted clip's bytes are free once its last reader ends. What others have taken may never come back.
-            if self._cache.used_bytes + cost_bytes > self._room.clip_budget_bytes:
-                return False
+            # Clips would leave the room; what others have taken of it may never come back.
             raise BudgetTooSmallError(
                 f"of the disk budget of {format_bytes(self._disk_budget_bytes)}, {format_bytes(cost_bytes)} for the "
                 f"clip {member.name} are no longer free: something else of this run has reserved them",

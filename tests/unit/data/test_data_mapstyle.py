@@ -138,7 +138,7 @@ def test_a_worker_process_is_refused_with_what_to_do(
     good: Served, options: Options, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # As in a worker; a real one that fails takes torch five seconds to end.
-    monkeypatch.setattr(mapstyle, "get_worker_info", lambda: object())
+    monkeypatch.setattr(mapstyle, "get_worker_info", object)
     with make(good, options(good)) as dataset, pytest.raises(ConfigError, match="num_workers=0"):
         dataset[0]
 
