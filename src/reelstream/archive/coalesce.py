@@ -17,7 +17,7 @@ class WantedRange:
     """Compressed bytes [first_byte, end_byte) that hold one wanted thing."""
 
     number: int
-    """Which one: a row's number, say."""
+    """Which one: a row's number, say; they ascend in the order of the archive."""
     first_byte: int
     end_byte: int
 
@@ -32,7 +32,7 @@ class PlannedRequest:
     first_byte: int
     end_byte: int
     numbers: tuple[int, ...]
-    """What it holds, in the order of the archive."""
+    """What it holds, ascending."""
 
     @property
     def size_bytes(self) -> int:
@@ -109,4 +109,5 @@ def _joins(first: int, end: int, each: WantedRange, costs: RequestCosts) -> bool
 
 
 def _request(joined: list[WantedRange], first: int, end: int) -> PlannedRequest:
-    return PlannedRequest(first_byte=first, end_byte=end, numbers=tuple(each.number for each in joined))
+    # A member without bytes may stand before one that begins earlier.
+    return PlannedRequest(first_byte=first, end_byte=end, numbers=tuple(sorted(each.number for each in joined)))
