@@ -3,9 +3,12 @@
     python benchmarks/archive_entry.py [--clip-mb 0.2 1.5 12] [--total-mb 60] [--entries 40]
     python benchmarks/archive_entry.py --quick    some seconds, as the tests run it
 
-An entry is right where the reader that begins at it delivers members, from its border on, whose names and SHA-256 are
-those of the archive, and misses none. The clips are bytes like a video's: an index that shrinks, then payload that
-does not. `--folder` takes files of your own instead.
+An entry is right where a reader that comes from the archive's beginning sees the same 32 KiB there, and a header where
+the entry's border is; and where the first two members from the border on are neighbours in the archive, by name and
+SHA-256. Entries behind which no member begins have the first check only, and are counted ("none").
+
+The clips are bytes like a video's: an index that shrinks, then payload that does not. `--folder` takes files of your
+own instead.
 """
 
 from __future__ import annotations
@@ -61,6 +64,8 @@ class Result:
     tried: int
     entered: int
     right: int
+    without_member: int
+    """Entries behind which no member begins, so that only their bytes could be checked."""
     searched: list[int]
     read_bytes: float
     num_ranges: float
@@ -131,17 +136,20 @@ def measure(writer: str, clip_mb: float, packed: Path, members: Members, *, entr
     source = CountedFile(packed)
     draw = random.Random(0)
     size = source.size_bytes
-    entered, right, searched = 0, 0, []
+    entered, right, without_member, searched = 0, 0, 0, []
     places = [draw.randrange(size) for _ in range(entries)]
     started_s = time.process_time()
     found = [find_entry(source, place) for place in places]
     cpu_ms = 1000 * (time.process_time() - started_s) / entries
     read_bytes, num_ranges = source.read_bytes / entries, source.num_ranges / entries
+    astray = _astray(source, places)
     for place, entry in zip(places, found, strict=True):
         if isinstance(entry, Entry):
             entered += 1
             searched.append(entry.searched_bytes)
-            right += _is_right(source, place, members)
+            first = _first_two(source, place)
+            without_member += not first
+            right += place not in astray and (not first or first == _neighbours(first[0], members))
     source.read_bytes = 0
     cuts = [0, *sorted(draw.sample(range(1, size), num_cuts - 1))]
     reports, delivered = [], {}
@@ -157,6 +165,7 @@ def measure(writer: str, clip_mb: float, packed: Path, members: Members, *, entr
         tried=entries,
         entered=entered,
         right=right,
+        without_member=without_member,
         searched=searched,
         read_bytes=read_bytes,
         num_ranges=num_ranges,
@@ -174,26 +183,41 @@ def _taken(reader: CutReader) -> Members:
     ]
 
 
-def _is_right(source: CountedFile, place: int, members: Members) -> bool:
-    """Return whether the first two members from a place on are neighbours in the archive."""
+def _astray(source: CountedFile, places: list[int]) -> set[int]:
+    """Return the places at which a reader would begin wrongly, by one who reads the archive from its beginning."""
+    with CutReader(source, 0, sorted(set(places))) as reader:
+        while not reader.finished:
+            for _ in reader.members():
+                pass
+        return {byte for report in reader.reports for byte in report.false_borders}
+
+
+def _first_two(source: CountedFile, place: int) -> Members:
+    """Return the first two members that a reader delivers who begins at a place."""
+    first: Members = []
     with CutReader(source, place) as reader:
-        first = []
         for member in reader.members():
             first.append((member.name, hashlib.sha256(b"".join(member.chunks())).hexdigest()))
             if len(first) == 2:
                 break
-    start = members.index(first[0]) if first and first[0] in members else len(members)
-    return first == members[start : start + 2]
+    return first
+
+
+def _neighbours(member: tuple[str, str], members: Members) -> Members:
+    start = members.index(member) if member in members else len(members)
+    return members[start : start + 2]
 
 
 def table(results: list[Result]) -> str:
     """Return the results as Markdown."""
     lines = [
-        "| clips | writer | entered | right | searched kB, mean (most) | read kB | ranges | CPU ms | cuts | bytes |",
-        "|---|---|---|---|---|---|---|---|---|---|",
+        "| clips | writer | entered | right | none | searched kB, mean (most) "
+        "| read kB | ranges | CPU ms | cuts | bytes |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     lines += [
         f"| {one.clip_mb:g} MB | {one.writer} | {one.entered}/{one.tried} | {one.right}/{one.entered} "
+        f"| {one.without_member} "
         f"| {statistics.mean(one.searched or [0]) / 1000:.0f} ({max(one.searched, default=0) / 1000:.0f}) "
         f"| {one.read_bytes / 1000:.0f} | {one.num_ranges:.2f} | {one.cpu_ms:.1f} "
         f"| {'right' if one.cuts_right else 'WRONG'} | {one.cut_bytes:.3f} |"
