@@ -211,8 +211,10 @@ def _neighbours(member: tuple[str, str], members: Members) -> Members:
 def table(results: list[Result]) -> str:
     """Return the results as Markdown."""
     lines = [
-        "| clips | writer | entered | right | none | searched kB, mean (most) "
-        "| read kB | ranges | CPU ms | cuts | bytes |",
+        (
+            "| clips | writer | entered | right | none | searched kB, mean (most) "
+            "| read kB | ranges | CPU ms | cuts | bytes |"
+        ),
         "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     lines += [
