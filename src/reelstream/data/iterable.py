@@ -16,12 +16,13 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from reelstream.cache import DiskBudget
 from reelstream.cancel import Cancelled
+from reelstream.data.epoch_pass import EpochPass
 from reelstream.data.sample import Sample, make_sample
-from reelstream.errors import ConfigError, OutOfReachError, StateError
+from reelstream.errors import ConfigError, StateError
 from reelstream.prefetch.options import StreamOptions
-from reelstream.prefetch.pipeline import EpochPipeline, Gauges, ReadySample
 from reelstream.prefetch.session import StreamSession
 from reelstream.prefetch.state import EpochState
+from reelstream.prefetch.values import Gauges, ReadySample
 from reelstream.telemetry import Telemetry, events
 from reelstream.types import AnnotationKind, FrameSampling, Position
 from reelstream.units import parse_bytes
@@ -175,7 +176,7 @@ class StreamingVideoDataset(IterableDataset[Sample]):
         self._epoch = 0
         self._loaded: dict[str, Any] | None = None
         self._start: EpochState | None = None
-        self._passes: dict[int, _Pass] = {}
+        self._passes: dict[int, EpochPass] = {}
         self._called_off = False
         self._process = os.getpid()
 
@@ -211,7 +212,7 @@ class StreamingVideoDataset(IterableDataset[Sample]):
         state = self._start_state(session)
         epoch = state.settings.epoch
         with session.pipeline(state) as pipeline:
-            current = self._passes[epoch] = _Pass(pipeline, session.start_of(epoch + 1))
+            current = self._passes[epoch] = EpochPass(pipeline, session.start_of(epoch + 1))
             if self._called_off:
                 # Before the pass could be seen by whoever called it off.
                 raise Cancelled
@@ -421,7 +422,7 @@ class StreamingVideoDataset(IterableDataset[Sample]):
         while self._passes:
             self._passes.popitem()[1].end()
 
-    def _tell_end(self, session: StreamSession, current: _Pass) -> None:
+    def _tell_end(self, session: StreamSession, current: EpochPass) -> None:
         state = current.pipeline.state_after(None)
         self._telemetry.emit(session.booked(state, over=True))
         self._telemetry.emit(
@@ -440,36 +441,3 @@ def at_commit_of(options: StreamOptions, state: dict[str, Any]) -> StreamOptions
     if commit is None or (options.revision is not None and _COMMIT.fullmatch(options.revision)):
         return options
     return dataclasses.replace(options, revision=commit)
-
-
-class _Pass:
-    """One epoch's iteration, and what is needed to tell its state after it has ended."""
-
-    def __init__(self, pipeline: EpochPipeline, next_start: EpochState) -> None:
-        self.pipeline = pipeline
-        self.next_start = next_start
-        self.last: Position | None = None
-        self.over = False
-        self._ended = False
-
-    def next_sample(self) -> ReadySample | None:
-        """Return the next sample; None when the epoch is over."""
-        try:
-            return self.pipeline.next_sample()
-        except Cancelled:
-            if not self._ended:
-                raise
-            raise OutOfReachError(
-                "this iteration of the dataset was ended: by a newer one, or by reset(), set_epoch() or cleanup()",
-                "iterate once at a time",
-            ) from None
-
-    def end(self) -> None:
-        """Stop all work; whoever iterates hears of it."""
-        self._ended = True
-        self.pipeline.close()
-
-    def state_after(self, position: Position | None) -> EpochState:
-        if self.over and position in (None, self.last):
-            return self.next_start
-        return self.pipeline.state_after(position)

@@ -17,8 +17,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -38,50 +36,11 @@ from reelstream.prefetch.frames import FrameStore
 from reelstream.prefetch.intake import Intake
 from reelstream.prefetch.reader import LaneReader, SpanSource
 from reelstream.prefetch.state import EpochState
+from reelstream.prefetch.values import Decode, Gauges, PipelineOptions, ReadySample
 from reelstream.prefetch.windows import ResidentClip, Window
 from reelstream.schedule import WindowFormer, WindowLimits
 from reelstream.telemetry import Telemetry, events
-from reelstream.types import DecodedClip, FrameSampling, Position, Span
-
-Decode = Callable[[Path, FrameSampling], DecodedClip]
-"""Gives a clip's frames; raises `DecodeError` where the clip is bad."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PipelineOptions:
-    """How an epoch is worked on; none of it changes the order."""
-
-    frames: FrameSampling
-    decode_threads: int
-    decoded_memory_bytes: int
-    connections: int
-    """The most ranged reads at once; one that pauses, because a clip waits for room, keeps no other from reading."""
-    max_bad_share: float
-    """More quarantined clips than this share of those met (of 100 at least) stop the epoch."""
-    stop_on_bad_archive: bool
-    """Whether a damaged archive ends the epoch; else what it did not give is booked as without media."""
-    keep_until_window_end: bool = False
-    """Whether a clip may be asked for again after its last sample, until its window is used up."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReadySample:
-    """A sample with its frames."""
-
-    served: Served
-    decoded: DecodedClip
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Gauges:
-    """What a pipeline holds at an instant."""
-
-    clips_on_disk: int
-    clips_bytes: int
-    clips_decoded: int
-    decoded_bytes: int
-    samples_ready: int
-    ranges_open: int
+from reelstream.types import DecodedClip, Position, Span
 
 
 class EpochPipeline:

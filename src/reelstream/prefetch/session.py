@@ -17,8 +17,9 @@ from reelstream.catalog import Catalog, SubsetLayout, catalog_folder, select_sub
 from reelstream.errors import BudgetTooSmallError
 from reelstream.prefetch.catalogs import opened_catalog, remove_unused
 from reelstream.prefetch.options import StreamOptions
-from reelstream.prefetch.pipeline import EpochPipeline, PipelineOptions
+from reelstream.prefetch.pipeline import EpochPipeline
 from reelstream.prefetch.state import EpochSettings, EpochState
+from reelstream.prefetch.values import PipelineOptions
 from reelstream.schedule import WindowLimits, archive_spans, deal_to_lanes, lane_quotas, order_spans
 from reelstream.telemetry import Telemetry, events
 from reelstream.transport import HubClient, RemoteFile

@@ -23,8 +23,9 @@ from reelstream.cache import ClipCache, DiskBudget, Room, allocated_bytes
 from reelstream.cancel import Cancellation
 from reelstream.catalog import Catalog
 from reelstream.errors import DecodeError
-from reelstream.prefetch.pipeline import Decode, EpochPipeline, PipelineOptions
+from reelstream.prefetch.pipeline import EpochPipeline
 from reelstream.prefetch.state import EpochSettings, EpochState
+from reelstream.prefetch.values import Decode, PipelineOptions
 from reelstream.schedule import WindowLimits, archive_spans, lane_quotas
 from reelstream.telemetry import Sink, Telemetry, events
 from reelstream.types import Archive, DecodedClip, FrameSampling, Position, RepositoryFile, Span, SpanKind
