@@ -1,7 +1,8 @@
 """Gzip, decompressed on the fly from chunks of any size, with bounded memory.
 
-Several gzip members in one file, and zero padding after one, are read as one stream (RFC 1952, section 2.2); the
-checksum and length at each member's end are checked by zlib.
+Several gzip members in one file, and zero padding after one, are read as one stream (RFC 1952, section 2.2). A
+checksum that does not match is told at the file's end, after everything that can be read: zlib itself would keep back
+the output before it, and with it the last clip.
 """
 
 from __future__ import annotations
@@ -9,11 +10,11 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterator
 
+from reelstream.archive.inflation import Inflation
 from reelstream.errors import ArchiveChecksumError, ArchiveError
 
 # The most output of one step: bounds the memory that a decompression bomb can take.
 _PIECE_BYTES = 1 << 18
-_GZIP_FORMAT = 16 + zlib.MAX_WBITS
 
 
 class GunzipReader:
@@ -25,14 +26,18 @@ class GunzipReader:
 
     Raises (from each method that reads):
         ArchiveError: Where the bytes are no gzip, or end too early.
-        ArchiveChecksumError: At a gzip member's end, where its checksum or length is not that of its bytes.
+        ArchiveChecksumError: At the end of the file, where the checksum or length of a gzip member in it is not that of
+            its bytes.
     """
 
     def __init__(self, chunks: Iterator[bytes], path: str) -> None:
         self._chunks = chunks
         self._path = path
-        self._decompressor: zlib._Decompress | None = None  # None between gzip members
-        self._compressed = b""
+        self._inflation = Inflation()
+        self._crc32 = 0
+        self._member_start = 0
+        self._inflated_bytes = 0
+        self._mismatch: ArchiveChecksumError | None = None
         self._maybe_pending = False
         self._piece = memoryview(b"")
         self._members = 0
@@ -76,37 +81,40 @@ class GunzipReader:
 
     def _advance(self) -> bool:
         """Decompress one piece; return False at a clean end of the file."""
-        if not self._compressed and not self._maybe_pending:
-            self._compressed = next(self._chunks, b"")
-            self.compressed_position += len(self._compressed)
-            if not self._compressed:
+        inflation = self._inflation
+        if inflation.hungry:
+            chunk = next(self._chunks, b"")
+            if not chunk:
                 return self._end_of_input()
-        if self._decompressor is None:
-            # Padding between members; an empty rest fetches the next chunk.
-            self._compressed = self._compressed.lstrip(b"\0") if self._members else self._compressed
-            if not self._compressed:
-                return True
-            self._decompressor = zlib.decompressobj(_GZIP_FORMAT)
+            self.compressed_position += len(chunk)
+            inflation.give(chunk)
         try:
-            piece = self._decompressor.decompress(self._compressed, _PIECE_BYTES)
+            piece = inflation.inflate(_PIECE_BYTES)
         except zlib.error as error:
             raise self._translated(error) from error
-        self._compressed = self._decompressor.unconsumed_tail
-        # Output may be waiting inside although all input is consumed.
-        self._maybe_pending = len(piece) == _PIECE_BYTES
-        if self._decompressor.eof:
-            self._compressed = self._decompressor.unused_data
-            self._decompressor = None
-            self._maybe_pending = False
-            self._members += 1
+        self._crc32 = zlib.crc32(piece, self._crc32)
+        self._inflated_bytes += len(piece)
+        if inflation.ends:
+            self._check_member()
         self._piece = memoryview(piece)
         return True
 
+    def _check_member(self) -> None:
+        """Compare what was decompressed with what the end of its gzip member says."""
+        (_, trailer) = self._inflation.ends.pop()
+        size_bytes = (self._inflated_bytes - self._member_start) & 0xFFFF_FFFF
+        if (trailer.crc32, trailer.size_bytes) != (self._crc32, size_bytes) and self._mismatch is None:
+            self._mismatch = self._wrong_checksum()
+        self._members += 1
+        self._crc32, self._member_start = 0, self._inflated_bytes
+
     def _between_members(self) -> bool:
-        return self._decompressor is None
+        return self._inflation.between_members
 
     def _end_of_input(self) -> bool:
         if self._between_members() and self._members:
+            if self._mismatch is not None:
+                raise self._mismatch
             self.at_end = True
             return False
         raise ArchiveError(
@@ -116,12 +124,17 @@ class GunzipReader:
 
     def _translated(self, error: zlib.error) -> ArchiveError:
         message = str(error)
-        where = f"{self._path}, before compressed byte {self.compressed_position:,}"
         if "incorrect data check" in message or "incorrect length check" in message:
-            return ArchiveChecksumError(
-                f"{where}: the gzip checksum does not match the bytes that were read",
-                "bytes were damaged on the way or in the published file; what came from it may be wrong",
-            )
+            return self._wrong_checksum()
         if self.position == 0 and self._members == 0:
             return ArchiveError(f"{self._path} is not a gzip file ({message})", "check what was published there")
-        return ArchiveError(f"{where}: the gzip data are damaged ({message})", "tell the archive's publisher")
+        return ArchiveError(f"{self._where()}: the gzip data are damaged ({message})", "tell the archive's publisher")
+
+    def _wrong_checksum(self) -> ArchiveChecksumError:
+        return ArchiveChecksumError(
+            f"{self._where()}: the gzip checksum does not match the bytes that were read",
+            "bytes were damaged on the way or in the published file; what came from it may be wrong",
+        )
+
+    def _where(self) -> str:
+        return f"{self._path}, before compressed byte {self.compressed_position:,}"

@@ -122,6 +122,20 @@ def test_a_wrong_checksum_is_told_at_the_end() -> None:
     assert names == list(CLIPS)
 
 
+def test_a_wrong_checksum_keeps_nothing_back_and_ends_nothing_early() -> None:
+    tar = pack(CLIPS)
+    cut = len(tar) // 2
+    packed = bytearray(gzip.compress(tar[:cut]))
+    packed[-8] ^= 1
+    reader = GunzipReader(chunked(bytes(packed) + gzip.compress(tar[cut:]), 4096), "a.tar.gz")
+    seen = []
+    with pytest.raises(ArchiveChecksumError, match="checksum"):
+        for member in read_members(reader, "a.tar.gz"):
+            seen.append((member.name, b"".join(member.chunks())))  # noqa: PERF401 - the loop raises
+    assert seen == list(CLIPS.items())
+    assert not reader.at_end
+
+
 def test_a_damaged_header_does_not_end_the_listing_in_silence() -> None:
     data = bytearray(pack(CLIPS))
     third = data.index(b"academic_source/Charades/003.mp4")
