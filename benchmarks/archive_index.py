@@ -138,18 +138,22 @@ def writers() -> dict[str, Callable[[Path, Path], None]]:
     with contextlib.suppress(ImportError):
         import deflate  # type: ignore[import-not-found]  # noqa: PLC0415 - a writer to try where it is installed
 
-        found["libdeflate 6"] = lambda tar, target: target.write_bytes(deflate.gzip_compress(tar.read_bytes(), 6))
-        found["libdeflate 12"] = lambda tar, target: target.write_bytes(deflate.gzip_compress(tar.read_bytes(), 12))
+        found["libdeflate 6"] = lambda tar, target: write_whole(target, deflate.gzip_compress(tar.read_bytes(), 6))
+        found["libdeflate 12"] = lambda tar, target: write_whole(target, deflate.gzip_compress(tar.read_bytes(), 12))
     with contextlib.suppress(ImportError):
         from isal import igzip  # type: ignore[import-not-found]  # noqa: PLC0415
 
-        found["isal 1"] = lambda tar, target: target.write_bytes(igzip.compress(tar.read_bytes(), 1))
+        found["isal 1"] = lambda tar, target: write_whole(target, igzip.compress(tar.read_bytes(), 1))
     return found
 
 
 def run_writer(command: list[str], tar: Path, target: Path) -> None:
     with target.open("wb") as file:
         subprocess.run([*command, str(tar)], stdout=file, check=True)
+
+
+def write_whole(target: Path, packed: bytes) -> None:
+    target.write_bytes(packed)
 
 
 def write_gzip(tar: Path, target: Path, level: int) -> None:
@@ -235,7 +239,9 @@ def unpacked_digests(tar: Path, folder: Path) -> dict[str, str]:
     return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
-def run(clip_bytes: int, total_bytes: int, rounds: int, only: list[str], out: io.TextIOBase | None = None) -> list[Result]:
+def run(
+    clip_bytes: int, total_bytes: int, rounds: int, only: list[str], out: io.TextIOBase | None = None
+) -> list[Result]:
     """Measure all writers with clips of one size; print a line each."""
     results = []
     libraries = [each for each in (named_inflation("zlib-ng"), named_inflation("zlib")) if each.library is not None]
@@ -265,7 +271,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--writers", nargs="+", default=[])
     options = parser.parse_args()
-    print(f"Python {sys.version.split()[0]}, zlib {zlib.ZLIB_RUNTIME_VERSION}, {block_inflation().problem or 'indexed'}")
+    print(
+        f"Python {sys.version.split()[0]}, zlib {zlib.ZLIB_RUNTIME_VERSION}, {block_inflation().problem or 'indexed'}"
+    )
     for clip_mb in options.clip_mb:
         print(f"\nClips of about {clip_mb:g} MB\n\n{HEADINGS}")
         run(round(clip_mb * 1e6), round(options.total_mb * 1e6), options.rounds, options.writers)

@@ -29,7 +29,7 @@ from reelstream.archive.inflate import BlockInflation, block_inflation
 from reelstream.archive.tar import Member, member_of, printable_name, read_members, walk_headers
 from reelstream.errors import ArchiveChecksumError, ArchiveError
 
-# Small members share a point: a point costs some 0.3 ms and 100 bytes.
+# Small members share a point: a point costs some 0.4 ms and 100 bytes.
 _LEAST_SPACING_BYTES = 1 << 18
 
 # A large member has a point of its own unless the last one is this near, as a share of its size.
@@ -75,7 +75,7 @@ class IndexingPass:
         chunks: The compressed bytes. Whatever iterating raises passes through.
         path: Names the archive in errors.
         sha256: Hex digest of the whole file, where its publisher names one: it is computed and compared at the end,
-            which costs up to a tenth of the speed.
+            which costs a tenth of the speed or more.
         inflation: What to decompress with; the fastest one that is found here, unless told.
     """
 

@@ -168,8 +168,9 @@ class BlockInflater:
     def _begun(self) -> Any:
         if self._stream is None:
             stream = self._library.stream_type()
-            if self._library.begin(ctypes.byref(stream)) != _OK:
-                raise MemoryError("zlib could not begin a stream")
+            code = self._library.begin(ctypes.byref(stream))
+            if code != _OK:
+                raise MemoryError(f"zlib could not begin a stream (error {code})")
             self._stream = stream
         elif self.stream_ended:
             self._library.restart(ctypes.byref(self._stream))
@@ -198,7 +199,7 @@ def _tried(name: str, load: Callable[[], InflateLibrary]) -> BlockInflation:
         library = load()
         problem = _self_test(library)
     # Whatever a foreign library's absence looks like, it means that there is none.
-    except (ImportError, OSError, AttributeError, TypeError, zlib.error) as error:
+    except (ImportError, OSError, AttributeError, TypeError, MemoryError, zlib.error) as error:
         return BlockInflation(library=None, problem=f"{name}: {error}")
     if problem:
         return BlockInflation(library=None, problem=f"{name}: {problem}")

@@ -188,7 +188,7 @@ def test_a_request_ends_before_it_grows_too_large_unless_one_member_is() -> None
 def test_costs_that_make_no_sense_are_refused() -> None:
     for wrong in ({"latency_s": -1.0}, {"bandwidth_bytes_per_s": 0.0}, {"most_request_bytes": 0}):
         with pytest.raises(ValueError, match="above 0"):
-            RequestCosts(**wrong)  # type: ignore[arg-type]
+            RequestCosts(**wrong)
 
 
 def test_wanted_rows_are_planned_once_each_and_read_by_the_plan(index: ArchiveIndex) -> None:
