@@ -114,10 +114,18 @@ def measure_open(parent: Path) -> Measured:
 
 
 def _measured(seconds: float, read_bytes: int, catalog: Catalog) -> Measured:
-    # Linux counts in units of 1,024 bytes, macOS in bytes.
-    unit_bytes = 1 if sys.platform == "darwin" else 1024
-    peak_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit_bytes
-    return Measured(seconds, read_bytes, peak_bytes, catalog.num_samples, catalog.num_clips, catalog.size_bytes)
+    return Measured(seconds, read_bytes, peak_bytes(), catalog.num_samples, catalog.num_clips, catalog.size_bytes)
+
+
+def peak_bytes() -> int:
+    """Return the most memory that this process had resident."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        # Not ru_maxrss: on Linux a child's begins at what its parent had resident when it started the child.
+        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
+        return int(line.split()[1]) * 1024
+    # macOS counts in bytes.
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def in_child(*words: str | int | Path) -> Measured:
