@@ -29,9 +29,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from reelstream.archive.cut import CutReader, settled
-from reelstream.archive.entry import Entry, find_entry
-from reelstream.archive.piece import pieces_are_true
+from reelstream.archive.cuts.cut import CutReader, settled
+from reelstream.archive.cuts.entry import Entry, find_entry
+from reelstream.archive.cuts.piece import pieces_are_true
 from reelstream.archive.source import FileSource
 
 Members = list[tuple[str, str]]

@@ -27,11 +27,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from reelstream.archive.gunzip import GunzipReader
-from reelstream.archive.index import ArchiveIndex
-from reelstream.archive.index_format import encode_index
-from reelstream.archive.indexing import IndexingPass
-from reelstream.archive.inflate import BlockInflater, BlockInflation, InflateLibrary, block_inflation, named_inflation
-from reelstream.archive.member_range import read_member
+from reelstream.archive.seek.index import ArchiveIndex
+from reelstream.archive.seek.index_format import encode_index
+from reelstream.archive.seek.indexing import IndexingPass
+from reelstream.archive.seek.inflate import (
+    BlockInflater,
+    BlockInflation,
+    InflateLibrary,
+    block_inflation,
+    named_inflation,
+)
+from reelstream.archive.seek.member_range import read_member
 from reelstream.archive.source import FileSource
 from reelstream.archive.tar import read_members
 from reelstream.sampledata import SampleOptions, make_sample

@@ -15,7 +15,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from reelstream.archive.cut import CutReader, CutReport
+from reelstream.archive.cuts.cut import CutReader, CutReport
 from reelstream.archive.source import BytesSource
 from reelstream.archive.tar import Member
 

@@ -13,8 +13,8 @@ import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from reelstream.archive.indexing import IndexingPass
-from reelstream.archive.inflate import BlockInflation, named_inflation
+from reelstream.archive.seek.indexing import IndexingPass
+from reelstream.archive.seek.inflate import BlockInflation, named_inflation
 
 LIBRARIES = [name for name in ("zlib-ng", "zlib") if named_inflation(name).library is not None]
 

@@ -10,9 +10,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from archive_entry_kit import WRITERS, Files, Taken, blocked, media, named, take_cut, tar_of, text
-from reelstream.archive.cut import CutReader, settled
-from reelstream.archive.entry import find_entry
-from reelstream.archive.piece import pieces_are_true
+from reelstream.archive.cuts.cut import CutReader, settled
+from reelstream.archive.cuts.entry import find_entry
+from reelstream.archive.cuts.piece import pieces_are_true
 from reelstream.archive.source import BytesSource
 
 

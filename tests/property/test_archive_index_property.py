@@ -17,11 +17,11 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from archive_index_kit import LIBRARIES, index_pass, media, pack_tar
-from reelstream.archive.coalesce import RequestCosts, WantedRange, plan_requests, plan_rows
-from reelstream.archive.index import ArchiveIdentity, ArchiveIndex, IndexRow, MemberKind, Verification
-from reelstream.archive.index_format import decode_index, encode_index
-from reelstream.archive.member_range import read_member, read_rows
-from reelstream.archive.seek_points import SeekPoint
+from reelstream.archive.seek.coalesce import RequestCosts, WantedRange, plan_requests, plan_rows
+from reelstream.archive.seek.index import ArchiveIdentity, ArchiveIndex, IndexRow, MemberKind, Verification
+from reelstream.archive.seek.index_format import decode_index, encode_index
+from reelstream.archive.seek.member_range import read_member, read_rows
+from reelstream.archive.seek.seek_points import SeekPoint
 from reelstream.archive.source import BytesSource
 from reelstream.errors import ArchiveError
 

@@ -3,12 +3,12 @@
 Knows byte sources and nothing of HTTP, catalogs or training.
 """
 
-from reelstream.archive.coalesce import PlannedRequest, RequestCosts, WantedRange, plan_requests, plan_rows
 from reelstream.archive.gunzip import GunzipReader
-from reelstream.archive.index import ArchiveIdentity, ArchiveIndex, IndexRow, MemberKind, Verification
-from reelstream.archive.index_format import decode_index, encode_index, index_file_name, read_index, write_index
-from reelstream.archive.indexing import IndexingPass
-from reelstream.archive.member_range import RangedMember, read_member, read_rows
+from reelstream.archive.seek.coalesce import PlannedRequest, RequestCosts, WantedRange, plan_requests, plan_rows
+from reelstream.archive.seek.index import ArchiveIdentity, ArchiveIndex, IndexRow, MemberKind, Verification
+from reelstream.archive.seek.index_format import decode_index, encode_index, index_file_name, read_index, write_index
+from reelstream.archive.seek.indexing import IndexingPass
+from reelstream.archive.seek.member_range import RangedMember, read_member, read_rows
 from reelstream.archive.source import ByteSource, BytesSource, FileSource
 from reelstream.archive.tar import Member, read_members
 

@@ -18,10 +18,10 @@ from archive_entry_kit import (
     tar_of,
     text,
 )
-from reelstream.archive.border import BorderScan
-from reelstream.archive.cut import CutReader, read_cut, settled, whole_only
-from reelstream.archive.entry import NoEntryReason
-from reelstream.archive.piece import pieces_are_true
+from reelstream.archive.cuts.border import BorderScan
+from reelstream.archive.cuts.cut import CutReader, read_cut, settled, whole_only
+from reelstream.archive.cuts.entry import NoEntryReason
+from reelstream.archive.cuts.piece import pieces_are_true
 from reelstream.archive.source import BytesSource
 from reelstream.errors import ArchiveError
 

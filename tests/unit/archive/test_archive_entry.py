@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from archive_entry_kit import WRITERS, CountingSource, blocked, media, tar_of, text
-from reelstream.archive.candidates import dynamic_blocks, gzip_members, stored_blocks
-from reelstream.archive.crc import crc32_combine
-from reelstream.archive.entry import ENTRY_RULE_VERSION, Entry, EntryKind, NoEntry, NoEntryReason, find_entry
+from reelstream.archive.cuts.candidates import dynamic_blocks, gzip_members, stored_blocks
+from reelstream.archive.cuts.crc import crc32_combine
+from reelstream.archive.cuts.entry import ENTRY_RULE_VERSION, Entry, EntryKind, NoEntry, NoEntryReason, find_entry
 from reelstream.archive.inflation import frame_header_bytes
 from reelstream.archive.source import BytesSource
 

@@ -30,10 +30,10 @@ from archive_index_kit import (
     writers,
 )
 from reelstream.archive import GunzipReader, read_members
-from reelstream.archive.index import MemberKind, Verification
-from reelstream.archive.indexing import IndexingPass
-from reelstream.archive.inflate import BlockInflation
-from reelstream.archive.member_range import read_member
+from reelstream.archive.seek.index import MemberKind, Verification
+from reelstream.archive.seek.indexing import IndexingPass
+from reelstream.archive.seek.inflate import BlockInflation
+from reelstream.archive.seek.member_range import read_member
 from reelstream.archive.source import BytesSource
 from reelstream.errors import ArchiveChecksumError, ArchiveError, NetworkError
 

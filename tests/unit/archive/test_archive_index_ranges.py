@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 
 from archive_index_kit import index_pass, media, pack_tar, standard_files, writers
-from reelstream.archive.coalesce import PlannedRequest, RequestCosts, WantedRange, plan_requests, plan_rows
-from reelstream.archive.index import ArchiveIndex, IndexRow
-from reelstream.archive.member_range import read_member, read_rows
-from reelstream.archive.seek_points import SeekPoint
+from reelstream.archive.seek.coalesce import PlannedRequest, RequestCosts, WantedRange, plan_requests, plan_rows
+from reelstream.archive.seek.index import ArchiveIndex, IndexRow
+from reelstream.archive.seek.member_range import read_member, read_rows
+from reelstream.archive.seek.seek_points import SeekPoint
 from reelstream.archive.source import BytesSource
 from reelstream.errors import ArchiveChecksumError, ArchiveError
 

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from archive_index_kit import LIBRARIES, index_pass, inflation, media, unpacked_by_gnu_tar, writers
-from reelstream.archive.index_format import decode_index, encode_index
-from reelstream.archive.indexing import IndexingPass
-from reelstream.archive.member_range import read_member
+from reelstream.archive.seek.index_format import decode_index, encode_index
+from reelstream.archive.seek.indexing import IndexingPass
+from reelstream.archive.seek.member_range import read_member
 from reelstream.archive.source import BytesSource
 from reelstream.sampledata import SampleOptions, make_sample
 

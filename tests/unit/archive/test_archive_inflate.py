@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from archive_index_kit import LIBRARIES, media
-from reelstream.archive import inflate
-from reelstream.archive.inflate import BlockInflater, InflateLibrary, block_inflation, named_inflation
-from reelstream.archive.seek_points import copied_places, stand_in
+from reelstream.archive.seek import inflate
+from reelstream.archive.seek.inflate import BlockInflater, InflateLibrary, block_inflation, named_inflation
+from reelstream.archive.seek.seek_points import copied_places, stand_in
 
 CONTENT = media(1, 600_000)
 

@@ -23,9 +23,9 @@ from enum import StrEnum
 
 import numpy as np
 
-from reelstream.archive import candidates
 from reelstream.archive.alignment import INVERSE_MARKS, LOW_MARKS, WINDOW_BYTES
-from reelstream.archive.feed import Feed
+from reelstream.archive.cuts import candidates
+from reelstream.archive.cuts.feed import Feed
 from reelstream.archive.inflation import Inflation
 from reelstream.archive.source import ByteSource
 

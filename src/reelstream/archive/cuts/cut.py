@@ -21,11 +21,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Self
 
-from reelstream.archive.border import BLOCK_BYTES, plausible_header
-from reelstream.archive.entry import EXPECTED_BYTES, Entry, NoEntry, NoEntryReason, entry_ahead
-from reelstream.archive.feed import Feed
+from reelstream.archive.cuts.border import BLOCK_BYTES, plausible_header
+from reelstream.archive.cuts.entry import EXPECTED_BYTES, Entry, NoEntry, NoEntryReason, entry_ahead
+from reelstream.archive.cuts.feed import Feed
+from reelstream.archive.cuts.piece import PieceReader, Segment, Watch
 from reelstream.archive.inflation import Inflation
-from reelstream.archive.piece import PieceReader, Segment, Watch
 from reelstream.archive.source import ByteSource
 from reelstream.archive.tar import Member, member_of, walk_headers
 from reelstream.errors import ArchiveError

@@ -8,10 +8,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from reelstream.archive.alignment import WINDOW_BYTES
-from reelstream.archive.border import BorderScan
-from reelstream.archive.crc import crc32_combine
-from reelstream.archive.entry import EXPECTED_BYTES, Entry, NoEntry, entry_ahead
-from reelstream.archive.feed import Feed
+from reelstream.archive.cuts.border import BorderScan
+from reelstream.archive.cuts.crc import crc32_combine
+from reelstream.archive.cuts.entry import EXPECTED_BYTES, Entry, NoEntry, entry_ahead
+from reelstream.archive.cuts.feed import Feed
 from reelstream.archive.inflation import GzipTrailer, Inflation
 from reelstream.errors import ArchiveError
 

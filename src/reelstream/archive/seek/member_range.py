@@ -12,8 +12,8 @@ import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from reelstream.archive.index import DIGEST_BYTES, IndexRow, MemberKind
-from reelstream.archive.seek_points import SeekPoint
+from reelstream.archive.seek.index import DIGEST_BYTES, IndexRow, MemberKind
+from reelstream.archive.seek.seek_points import SeekPoint
 from reelstream.archive.source import ByteSource
 from reelstream.errors import ArchiveChecksumError, ArchiveError
 

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from reelstream.archive.index_columns import DIGEST_BYTES, IndexColumns, MemberKind
-from reelstream.archive.seek_points import Places, SeekPoint
+from reelstream.archive.seek.index_columns import DIGEST_BYTES, IndexColumns, MemberKind
+from reelstream.archive.seek.seek_points import Places, SeekPoint
 from reelstream.types import Int64Array
 
 __all__ = [

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from reelstream.archive.alignment import WINDOW_BYTES
-from reelstream.archive.seek_points import Places
+from reelstream.archive.seek.seek_points import Places
 from reelstream.errors import ArchiveError
 from reelstream.types import Int64Array, UInt8Array
 

@@ -15,8 +15,8 @@ import numpy as np
 
 from reelstream.archive.alignment import WINDOW_BYTES
 from reelstream.archive.gunzip import GunzipReader
-from reelstream.archive.inflate import BlockInflater, InflateLibrary
-from reelstream.archive.seek_points import (
+from reelstream.archive.seek.inflate import BlockInflater, InflateLibrary
+from reelstream.archive.seek.seek_points import (
     SeekPoint,
     copied_places,
     input_bytes_for,

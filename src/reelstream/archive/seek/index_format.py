@@ -18,8 +18,8 @@ import numpy as np
 import numpy.typing as npt
 import zstandard
 
-from reelstream.archive.index import ArchiveIdentity, ArchiveIndex, IndexColumns, Verification
-from reelstream.archive.seek_points import Places
+from reelstream.archive.seek.index import ArchiveIdentity, ArchiveIndex, IndexColumns, Verification
+from reelstream.archive.seek.seek_points import Places
 from reelstream.errors import ArchiveError, DiskError
 from reelstream.types import Int64Array, UInt8Array
 

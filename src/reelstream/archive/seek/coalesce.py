@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from reelstream.archive.index import ArchiveIndex, IndexRow
+from reelstream.archive.seek.index import ArchiveIndex, IndexRow
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,9 +14,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from reelstream.archive.block_reader import BlockReader, Boundary
 from reelstream.archive.gunzip import GunzipReader
-from reelstream.archive.index import (
+from reelstream.archive.seek.block_reader import BlockReader, Boundary
+from reelstream.archive.seek.index import (
     DIGEST_BYTES,
     ArchiveIdentity,
     ArchiveIndex,
@@ -25,7 +25,7 @@ from reelstream.archive.index import (
     MemberKind,
     Verification,
 )
-from reelstream.archive.inflate import BlockInflation, block_inflation
+from reelstream.archive.seek.inflate import BlockInflation, block_inflation
 from reelstream.archive.tar import Member, member_of, printable_name, read_members, walk_headers
 from reelstream.errors import ArchiveChecksumError, ArchiveError
 
