@@ -51,7 +51,7 @@ class Floor:
 
 
 def floor_of(consumed: Consumed, spent: Spent, *, num_cores: int) -> Floor:
-    """Return the floor of a run: `max(bytes / bandwidth, decode / cores, steps x step time)` (DESIGN.md, Speed).
+    """Return the floor of a run: `max(bytes / bandwidth, decode / cores, steps x step time)`.
 
     Bytes are those needed, but no more than were received, since a run may end within an epoch; the bandwidth is
     received bytes / seconds in which at least one range was being read, pauses for want of room left out.
