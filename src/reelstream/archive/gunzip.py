@@ -10,6 +10,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterator
 
+from reelstream.archive.forward import ForwardReader
 from reelstream.archive.inflation import Inflation
 from reelstream.errors import ArchiveChecksumError, ArchiveError
 
@@ -17,7 +18,7 @@ from reelstream.errors import ArchiveChecksumError, ArchiveError
 _PIECE_BYTES = 1 << 18
 
 
-class GunzipReader:
+class GunzipReader(ForwardReader):
     """The decompressed bytes of a gzip file, from front to back.
 
     Args:
@@ -56,28 +57,6 @@ class GunzipReader:
         some, self._piece = self._piece[:most_bytes], self._piece[most_bytes:]
         self.position += len(some)
         return some
-
-    def read(self, size_bytes: int) -> bytes:
-        """Return exactly `size_bytes` bytes, fewer only at the end of the file."""
-        pieces = []
-        while size_bytes and (some := self.read_some(size_bytes)):
-            pieces.append(some)
-            size_bytes -= len(some)
-        return b"".join(pieces)
-
-    def skip(self, size_bytes: int) -> int:
-        """Pass over `size_bytes` bytes, fewer only at the end of the file; return how many."""
-        left = size_bytes
-        while left and (some := self.read_some(left)):
-            left -= len(some)
-        return size_bytes - left
-
-    def drain(self) -> int:
-        """Read to the end, so that the last checksum is checked; return the bytes passed over."""
-        start = self.position
-        while self.read_some(_PIECE_BYTES):
-            pass
-        return self.position - start
 
     def _advance(self) -> bool:
         """Decompress one piece; return False at a clean end of the file."""

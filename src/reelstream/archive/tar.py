@@ -9,8 +9,9 @@ from __future__ import annotations
 import tarfile
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
+from reelstream.archive.forward import ForwardReader
 from reelstream.errors import ArchiveChecksumError, ArchiveError
 
 # Headers, and the long names and pax records that `tarfile` reads whole, are far smaller; a larger one is an attack.
@@ -19,31 +20,6 @@ _CHUNK_BYTES = 1 << 18
 
 # What `tarfile` raises at headers made to mislead: extensions of extensions without end, sparse maps of no numbers.
 _TARFILE_ERRORS = (tarfile.TarError, ValueError, LookupError, OverflowError, RecursionError)
-
-
-class ForwardReader(Protocol):
-    """An archive's decompressed bytes, which come only once: `GunzipReader`, or what reads a piece of an archive."""
-
-    @property
-    def position(self) -> int:
-        """Decompressed bytes handed out so far."""
-        ...
-
-    def read_some(self, most_bytes: int) -> memoryview:
-        """Return at least one and at most `most_bytes` bytes; none at the end."""
-        ...
-
-    def read(self, size_bytes: int) -> bytes:
-        """Return exactly `size_bytes` bytes, fewer only at the end."""
-        ...
-
-    def skip(self, size_bytes: int) -> int:
-        """Pass over `size_bytes` bytes, fewer only at the end; return how many."""
-        ...
-
-    def drain(self) -> int:
-        """Read to the end; return the bytes passed over."""
-        ...
 
 
 @dataclass(slots=True, kw_only=True)

@@ -12,6 +12,7 @@ from reelstream.archive.cuts.border import BorderScan
 from reelstream.archive.cuts.crc import crc32_combine
 from reelstream.archive.cuts.entry import EXPECTED_BYTES, Entry, NoEntry, entry_ahead
 from reelstream.archive.cuts.feed import Feed
+from reelstream.archive.forward import ForwardReader
 from reelstream.archive.inflation import GzipTrailer, Inflation
 from reelstream.errors import ArchiveError
 
@@ -97,7 +98,7 @@ class Watch:
             self.scan.follow(piece, position)
 
 
-class PieceReader:
+class PieceReader(ForwardReader):
     """Decompressed bytes from a place on, for `walk_headers` and `Member`.
 
     Args:
@@ -147,28 +148,6 @@ class PieceReader:
         self.position += len(some)
         self._buffered -= len(some)
         return some
-
-    def read(self, size_bytes: int) -> bytes:
-        """Return exactly `size_bytes` bytes, fewer only at the archive's end."""
-        pieces = []
-        while size_bytes and (some := self.read_some(size_bytes)):
-            pieces.append(some)
-            size_bytes -= len(some)
-        return b"".join(pieces)
-
-    def skip(self, size_bytes: int) -> int:
-        """Pass over `size_bytes` bytes, fewer only at the archive's end; return how many."""
-        left = size_bytes
-        while left and (some := self.read_some(left)):
-            left -= len(some)
-        return size_bytes - left
-
-    def drain(self) -> int:
-        """Read to the archive's end; return the bytes passed over."""
-        start = self.position
-        while self.read_some(_PIECE_BYTES):
-            pass
-        return self.position - start
 
     def watch(self, watches: Iterable[Watch]) -> None:
         """Look for the borders of these cuts from now on, and of no others."""
