@@ -63,7 +63,7 @@ def test_recipe_comments_on_each_key_or_shows_it_in_a_sentence_of_its_own() -> N
     keys = [line for line in lines if ":" in line.partition("#")[0] and not line.partition("#")[0].endswith(":")]
     bare = [line.strip().partition(":")[0] for line in keys if "#" not in line]
     # Said by the page's head, or by their own names.
-    assert set(bare) <= {"repo_id", "name", "warmup_steps", "max_grad_norm", "seed", "log_every", "data", "model"}
+    assert set(bare) <= {"repo_id", "name", "warmup_steps", "max_grad_norm", "seed", "data", "model"}
 
 
 def test_two_checkpoints_and_the_largest_clips_fit_the_recipes_budget() -> None:

@@ -140,13 +140,11 @@ class TrainOptions:
     """`auto` takes the GPU where there is one; else a name such as `cpu` or `cuda:0`."""
     seed: int = 0
     """Of the initial weights and of dropout."""
-    log_every: int = 10
-    """Steps between two lines about the loss; the event file has every step."""
     num_threads: int | None = None
     """Threads of torch on the CPU; None leaves torch's own choice."""
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "accumulate", "log_every"):
+        for name in ("epochs", "batch_size", "accumulate"):
             _require(getattr(self, name) >= 1, f"train.{name} must be at least 1, not {getattr(self, name)}")
         for name in ("max_steps", "num_threads"):
             value = getattr(self, name)
