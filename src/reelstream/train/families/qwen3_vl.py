@@ -20,7 +20,7 @@ from reelstream.train.families.patches import (
     patchify,
     resize,
 )
-from reelstream.train.families.rendering import ChatStyle, pad, render, tokenize
+from reelstream.train.families.rendering import ChatStyle, encode_conversation, pad
 from reelstream.types import Messages
 
 VIDEO_TOKEN = "<|video_pad|>"  # noqa: S105 - a token of text
@@ -144,16 +144,15 @@ class Qwen3VLFamily:
 
     def encode(self, messages: Messages, clip: PreparedClip | None, *, answer_from: int | None = None) -> EncodedSample:
         """Return tokens and labels of a conversation; labels cover the assistant's turns only."""
-        rendered = render(
+        return encode_conversation(
+            self.tokenizer,
             messages,
+            clip,
             style=STYLE,
-            clip_text=clip.text if clip else None,
             special_tokens=self._controls,
+            media_token_id=self._video_id,
             answer_from=answer_from,
         )
-        input_ids, labels = tokenize(self.tokenizer, rendered)
-        has_clip = clip is not None and bool((input_ids == self._video_id).any())
-        return EncodedSample(input_ids=input_ids, labels=labels, media=clip.tensors if clip and has_clip else {})
 
     def collate(self, samples: Sequence[EncodedSample]) -> dict[str, Tensor]:
         """Return one batch; patches of all clips one after the other."""

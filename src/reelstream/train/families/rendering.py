@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from reelstream.train.families.base import IGNORED_LABEL
+from reelstream.train.families.base import IGNORED_LABEL, EncodedSample, PreparedClip
 from reelstream.types import Messages
 
 
@@ -105,6 +105,39 @@ def tokenize(tokenizer: Any, rendered: Rendered) -> tuple[Tensor, Tensor]:
     for start, end in rendered.spans:
         spoken |= (starts >= start) & (starts < end)
     return input_ids, input_ids.masked_fill(~spoken, IGNORED_LABEL)
+
+
+def encode_conversation(
+    tokenizer: Any,
+    messages: Messages,
+    clip: PreparedClip | None,
+    *,
+    style: ChatStyle,
+    special_tokens: Iterable[str],
+    media_token_id: int,
+    answer_from: int | None,
+) -> EncodedSample:
+    """Return tokens and labels of a conversation; labels cover the assistant's turns only.
+
+    Args:
+        tokenizer: The family's.
+        messages: The conversation.
+        clip: Its clip; left out of the sample where the conversation has no place for it.
+        style: How the family writes turns.
+        special_tokens: See `render`.
+        media_token_id: Stands for the clip in the tokens.
+        answer_from: See `render`.
+    """
+    rendered = render(
+        messages,
+        style=style,
+        clip_text=clip.text if clip else None,
+        special_tokens=special_tokens,
+        answer_from=answer_from,
+    )
+    input_ids, labels = tokenize(tokenizer, rendered)
+    has_clip = clip is not None and bool((input_ids == media_token_id).any())
+    return EncodedSample(input_ids=input_ids, labels=labels, media=clip.tensors if clip and has_clip else {})
 
 
 def pad(rows: Sequence[Tensor], value: int) -> Tensor:

@@ -14,7 +14,7 @@ from torch import Tensor
 from reelstream.train.extra import require_train_extra
 from reelstream.train.families.base import IGNORED_LABEL, EncodedSample, PreparedClip
 from reelstream.train.families.patches import FILTER_NUMBERS, FILTERS, Filter, normalize, resize
-from reelstream.train.families.rendering import ChatStyle, pad, render, tokenize
+from reelstream.train.families.rendering import ChatStyle, encode_conversation, pad
 from reelstream.types import Messages
 
 IMAGE_TOKEN = "<image>"  # noqa: S105 - a token of text
@@ -118,16 +118,15 @@ class SmolVLM2Family:
 
     def encode(self, messages: Messages, clip: PreparedClip | None, *, answer_from: int | None = None) -> EncodedSample:
         """Return tokens and labels of a conversation; labels cover the assistant's turns only."""
-        rendered = render(
+        return encode_conversation(
+            self.tokenizer,
             messages,
+            clip,
             style=STYLE,
-            clip_text=clip.text if clip else None,
             special_tokens=self._controls,
+            media_token_id=self._image_id,
             answer_from=answer_from,
         )
-        input_ids, labels = tokenize(self.tokenizer, rendered)
-        has_clip = clip is not None and bool((input_ids == self._image_id).any())
-        return EncodedSample(input_ids=input_ids, labels=labels, media=clip.tensors if clip and has_clip else {})
 
     def collate(self, samples: Sequence[EncodedSample]) -> dict[str, Tensor]:
         """Return one batch; clips are filled with empty frames up to the longest, which the mask names."""
