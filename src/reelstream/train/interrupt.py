@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import signal
 import threading
 from types import FrameType, TracebackType
@@ -16,16 +17,11 @@ class Interrupted(KeyboardInterrupt):
         self.signal_name = signal_name
 
 
-class Interrupts:
-    """Lets SIGINT and SIGTERM raise `Interrupted` as long as the block runs; does nothing in other threads.
-
-    Without it SIGTERM ends the process where it stands, and its files stay.
-    """
+class SignalReceiver(abc.ABC):
+    """Receives SIGINT and SIGTERM as long as its block runs; in other threads than the main one, nothing."""
 
     def __init__(self) -> None:
         self._previous: dict[signal.Signals, Any] = {}
-        self._deferred = False
-        self._insisted = False
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
@@ -38,6 +34,22 @@ class Interrupts:
     ) -> None:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
+
+    @abc.abstractmethod
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        """Take a signal, in the main thread, between any two instructions."""
+
+
+class Interrupts(SignalReceiver):
+    """Lets SIGINT and SIGTERM raise `Interrupted` as long as the block runs; does nothing in other threads.
+
+    Without it SIGTERM ends the process where it stands, and its files stay.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._deferred = False
+        self._insisted = False
 
     def defer(self) -> None:
         """Let what comes next be finished: from here on one signal is passed over, and a second one raises."""

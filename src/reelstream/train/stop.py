@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import signal
-import threading
 from collections.abc import Iterator
-from types import FrameType, TracebackType
-from typing import Any, Self
+from types import FrameType
+
+from reelstream.train.interrupt import SignalReceiver
 
 
 class StopWaiting(Exception):  # noqa: N818 - not an error: somebody asked for it
     """Raised inside `StopRequest.waiting` when the wish arrives there."""
 
 
-class StopRequest:
+class StopRequest(SignalReceiver):
     """Receives SIGINT and SIGTERM as long as the block runs; in other threads than the main one, nothing.
 
     The first signal is a wish: `requested` becomes true, and a `waiting` block that is being waited in is left at
@@ -23,26 +23,14 @@ class StopRequest:
     """
 
     def __init__(self) -> None:
+        super().__init__()
         self.signal_name: str | None = None
         self._waiting = False
-        self._previous: dict[signal.Signals, Any] = {}
 
     @property
     def requested(self) -> bool:
         """Whether a signal has come."""
         return self.signal_name is not None
-
-    def __enter__(self) -> Self:
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._previous[number] = signal.signal(number, self._receive)
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
 
     @contextlib.contextmanager
     def waiting(self) -> Iterator[None]:
