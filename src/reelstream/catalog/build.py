@@ -18,6 +18,7 @@ import numpy as np
 import pyarrow as pa
 import zstandard
 
+from reelstream.cache.budget import BLOCK_BYTES
 from reelstream.catalog.format import (
     CLIPS_FILE,
     SAMPLES_FILE,
@@ -30,7 +31,7 @@ from reelstream.catalog.format import (
 from reelstream.catalog.layout import SubsetLayout
 from reelstream.catalog.parse import LeftOut, ParsedSample, parse_annotations
 from reelstream.catalog.paths import path_hash
-from reelstream.catalog.storage import BLOCK_BYTES, PartialFile, Reserve, allocated_bytes, locked_folder, partial_file
+from reelstream.catalog.storage import PartialFile, Reserve, locked_folder, partial_file, size_on_disk
 from reelstream.catalog.subset import is_complete
 from reelstream.types import Conversation, RepositoryFile
 
@@ -75,13 +76,13 @@ def build_subset(
         DiskError: The disk is full, or the folder cannot be written to.
     """
     if is_complete(layout, folder):
-        reserve(allocated_bytes(folder))
+        reserve(size_on_disk(folder))
         return
     reserve(BLOCK_BYTES)
     with locked_folder(folder):
         if is_complete(layout, folder):
             # Built by another process, while this one waited.
-            reserve(allocated_bytes(folder) - BLOCK_BYTES)
+            reserve(size_on_disk(folder) - BLOCK_BYTES)
             return
         _remove_files(folder)
         try:

@@ -14,7 +14,7 @@ import numpy as np
 from reelstream.catalog.build import OpenFile, build_subset
 from reelstream.catalog.format import fingerprint_of, folder_name
 from reelstream.catalog.layout import SubsetLayout
-from reelstream.catalog.storage import Reserve, allocated_bytes
+from reelstream.catalog.storage import Reserve, size_on_disk
 from reelstream.catalog.subset import SubsetCatalog, open_subset
 from reelstream.telemetry import Telemetry
 from reelstream.telemetry.events import Notice
@@ -71,7 +71,7 @@ class Catalog:
     @property
     def size_bytes(self) -> int:
         """Bytes that the catalog takes on disk, in whole blocks."""
-        return sum(allocated_bytes(subset.folder) for subset in self._subsets)
+        return sum(size_on_disk(subset.folder) for subset in self._subsets)
 
     def find(self, subset: str, member_name: str) -> int | None:
         """Return the number of the clip that an archive's member is, None where no sample refers to it.

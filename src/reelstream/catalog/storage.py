@@ -10,10 +10,9 @@ import secrets
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from reelstream.cache.budget import BLOCK_BYTES, allocated_bytes
 from reelstream.errors import DiskError
 
-# The unit in which file systems allocate; a smaller one would only make the books safer than the disk.
-BLOCK_BYTES = 4096
 _STEP_BYTES = 2**20
 _PARTIAL_SUFFIX = ".partial"
 
@@ -82,7 +81,7 @@ class PartialFile:
             os.close(self._file)
 
     def _write_out(self, size_bytes: int) -> None:
-        growth_bytes = _whole_blocks(self._size_bytes + size_bytes) - _whole_blocks(self._size_bytes)
+        growth_bytes = allocated_bytes(self._size_bytes + size_bytes) - allocated_bytes(self._size_bytes)
         if growth_bytes:
             self._reserve(growth_bytes)
         remaining = memoryview(bytes(self._pending[:size_bytes]))
@@ -159,12 +158,8 @@ def _translated_errors(path: Path) -> Iterator[None]:
         ) from error
 
 
-def allocated_bytes(folder: Path) -> int:
+def size_on_disk(folder: Path) -> int:
     """Return what the folder and the files in it take on disk: as allocated, at least what was reserved for them."""
     statuses = [path.stat() for path in folder.iterdir()]
     # 512 is the unit of st_blocks whatever the file system's own; some count late, or keep small files elsewhere.
-    return BLOCK_BYTES + sum(max(_whole_blocks(status.st_size), status.st_blocks * 512) for status in statuses)
-
-
-def _whole_blocks(size_bytes: int) -> int:
-    return -(-size_bytes // BLOCK_BYTES) * BLOCK_BYTES
+    return BLOCK_BYTES + sum(max(allocated_bytes(status.st_size), status.st_blocks * 512) for status in statuses)

@@ -23,7 +23,7 @@ from pathlib import Path
 from reelstream.cache import DiskBudget
 from reelstream.catalog import Catalog, OpenFile, SubsetLayout, build_subset, catalog_folder, open_catalog
 from reelstream.catalog.format import CLIPS_FILE, SAMPLES_FILE
-from reelstream.catalog.storage import allocated_bytes, remove_leftovers
+from reelstream.catalog.storage import remove_leftovers, size_on_disk
 from reelstream.telemetry import Telemetry
 
 _OUR_FOLDER = re.compile(r"^.+-[0-9a-f]{16}$")
@@ -112,7 +112,7 @@ def _others(parent: Path, keep: Sequence[Path]) -> list[Path]:
 
 def _size_bytes(folder: Path) -> int:
     try:
-        return allocated_bytes(folder)
+        return size_on_disk(folder)
     except OSError:  # it is being removed by somebody else
         return 0
 

@@ -9,7 +9,7 @@ import pytest
 from catalog_kit import MadeRepository, record
 from reelstream.cache import DiskBudget
 from reelstream.catalog import Catalog, catalog_folder
-from reelstream.catalog.storage import allocated_bytes
+from reelstream.catalog.storage import size_on_disk
 from reelstream.errors import AnnotationError, BudgetTooSmallError
 from reelstream.prefetch.catalogs import opened_catalog, remove_unused
 from reelstream.telemetry import Telemetry
@@ -36,7 +36,7 @@ def folder_of(parent: Path, name: str) -> Path:
 
 
 def on_disk(parent: Path) -> int:
-    return sum(allocated_bytes(folder) for folder in parent.iterdir())
+    return sum(size_on_disk(folder) for folder in parent.iterdir())
 
 
 def test_what_lies_on_disk_is_counted_while_it_is_open_and_after(tmp_path: Path) -> None:
