@@ -76,13 +76,17 @@ class Span:
     kind: SpanKind
     archive: Archive
     first_byte: int
-    """First compressed byte."""
+    """First compressed byte; of a block, the first unpacked one."""
     end_byte: int
-    """One past the last compressed byte."""
+    """One past the last of these bytes."""
+    rows: tuple[int, ...] = ()
+    """Of a block: the numbers of its members among the rows that are known of its archive, ascending."""
+    clips: tuple[int, ...] = ()
+    """Of a block: which clips of the catalog they are, in the same order."""
 
     @property
     def size_bytes(self) -> int:
-        """Compressed bytes in the span."""
+        """Bytes in the span, compressed ones but for a block; media hardly shrink."""
         return self.end_byte - self.first_byte
 
 

@@ -6,20 +6,34 @@ Nothing here reads, writes, waits or knows the time; the planner and the downloa
 from reelstream.schedule.digest import OrderDigest, combine_digests
 from reelstream.schedule.limit import lane_quotas
 from reelstream.schedule.order import sample_order
-from reelstream.schedule.spans import archive_spans, deal_to_lanes, order_spans
+from reelstream.schedule.spans import (
+    KnownMember,
+    archive_spans,
+    block_spans,
+    cut_bytes_for,
+    cut_spans,
+    deal_to_lanes,
+    order_spans,
+    part_of_spans,
+)
 from reelstream.schedule.turns import next_turn
 from reelstream.schedule.windows import WindowFormer, WindowLimits, window_clips
 
 __all__ = [
+    "KnownMember",
     "OrderDigest",
     "WindowFormer",
     "WindowLimits",
     "archive_spans",
+    "block_spans",
     "combine_digests",
+    "cut_bytes_for",
+    "cut_spans",
     "deal_to_lanes",
     "lane_quotas",
     "next_turn",
     "order_spans",
+    "part_of_spans",
     "sample_order",
     "window_clips",
 ]
