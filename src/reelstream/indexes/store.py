@@ -1,0 +1,245 @@
+"""The store of archive indexes and learned cuts on this machine."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from reelstream.archive import (
+    ArchiveIdentity,
+    ArchiveIndex,
+    Verification,
+    encode_index,
+    index_file_name,
+    read_index,
+)
+from reelstream.archive.seek.index_format import SUFFIX as INDEX_SUFFIX
+from reelstream.cache import Account
+from reelstream.errors import ArchiveError, DiskError
+from reelstream.indexes.files import (
+    KeptFile,
+    disk_bytes_of,
+    folder_bytes,
+    kept_files,
+    plan_removals,
+    remove_file,
+    remove_leftovers,
+    touch_file,
+    write_file,
+)
+from reelstream.telemetry import Telemetry
+from reelstream.telemetry.events import Notice
+from reelstream.types import Archive
+from reelstream.units import format_bytes
+
+_BYTES_A_CLIP = 256
+_BYTES_AN_ARCHIVE = 16 << 10
+
+# Indexes held in memory, in rows of some 100 bytes each; the one that was used last is held whatever its size.
+_MOST_ROWS_HELD = 1_000_000
+
+
+def set_aside_bytes(num_clips: int, archives_bytes: int, num_archives: int) -> int:
+    """Return the room that a run sets aside for indexes: a function of its dataset alone.
+
+    So the clip budget, and with it the order, does not depend on what earlier runs have learned. Twice what indexes of
+    videos take (some 100 bytes a member, 0.03 % of an archive of the worst writer), since the learned cuts of an
+    archive lie beside its index for a moment; and whole blocks for each archive.
+
+    Args:
+        num_clips: Clips of all subsets.
+        archives_bytes: Compressed size of all archives that an index is kept of.
+        num_archives: How many these are.
+    """
+    return _BYTES_A_CLIP * num_clips + archives_bytes * 3 // 10_000 + _BYTES_AN_ARCHIVE * num_archives
+
+
+def identity_of(archive: Archive) -> ArchiveIdentity | None:
+    """Return by what an archive's index is found again; None where the Hub names no SHA-256: then none is kept."""
+    if archive.file.sha256 is None:
+        return None
+    return ArchiveIdentity(size_bytes=archive.size_bytes, sha256=archive.file.sha256)
+
+
+class IndexStore:
+    """Indexes and learned cuts, in one folder that several runs may share. Thread-safe.
+
+    What another run removes is missing; what is damaged, or of another archive than its name says, is deleted with a
+    notice and counts as missing. One store serves all datasets of a run, since it counts the whole folder.
+
+    Args:
+        folder: Where the files lie; made when the first one is written.
+        account: Has room for them set aside, and is charged for all that is in the folder; None counts nothing, and
+            has no limit.
+        telemetry: Where notices go.
+    """
+
+    def __init__(self, folder: Path, account: Account | None = None, *, telemetry: Telemetry | None = None) -> None:
+        self._folder = folder
+        self._account = account
+        self._telemetry = telemetry or Telemetry()
+        self._writing = threading.Lock()  # of the folder and its books
+        self._memory = threading.Lock()  # of what follows
+        self._held: OrderedDict[str, ArchiveIndex] = OrderedDict()
+        self._told: set[str] = set()
+        self._ours: set[str] | None = None
+
+    def open(self, archives: Iterable[Archive]) -> None:
+        """Count what the folder holds, once room is set aside; call it before the first clip is written.
+
+        Where the room does not hold all, files of other archives are removed, the ones unused for longest first; then,
+        where that does not suffice, learned cuts and indexes of these archives. Leftovers of killed runs are removed.
+
+        Args:
+            archives: Those of this run. Called again, they are added.
+
+        Raises:
+            DiskError: Where the folder cannot be listed.
+        """
+        stems = {_stem(identity) for archive in archives if (identity := identity_of(archive)) is not None}
+        with self._writing:
+            self._ours = stems | (self._ours or set())
+            remove_leftovers(self._folder)
+            if self._account is not None:
+                self._remove_for(0, keep=lambda _: False)
+                self._charge(kept_files(self._folder), 0)
+
+    # ------------------------------------------------------------------ complete indexes
+
+    def find(self, archive: Archive) -> ArchiveIndex | None:
+        """Return the complete index of an archive; None where there is none that can be used."""
+        identity = identity_of(archive)
+        return None if identity is None else self._complete(identity)
+
+    def save(self, index: ArchiveIndex) -> bool:
+        """Keep an index; return whether it, or one that is at least as good, is kept now.
+
+        A complete index replaces one that is not, and a better verified one a worse; never the other way round. The
+        index of an archive that failed its checksum is not kept. Where the room set aside does not hold it, it is not
+        kept either, and a notice says so.
+
+        Raises:
+            DiskError: Where it cannot be written.
+        """
+        if index.verification is Verification.FAILED or index.identity.sha256 is None:
+            return False
+        path = self._folder / index_file_name(index.identity)
+        with self._writing:
+            known = self._on_disk(path, index.identity)
+            if known is None or _goodness(known) < _goodness(index):
+                if not self._write(path, encode_index(index), durable=True):
+                    return False
+                known = index
+        if known.complete:
+            self._hold(path.name, known)
+        return True
+
+    def _complete(self, identity: ArchiveIdentity) -> ArchiveIndex | None:
+        path = self._folder / index_file_name(identity)
+        with self._memory:
+            held = self._held.get(path.name)
+        index = held or self._on_disk(path, identity)
+        if index is None or not index.complete:
+            return None
+        touch_file(path)
+        self._hold(path.name, index)
+        return index
+
+    def _on_disk(self, path: Path, identity: ArchiveIdentity) -> ArchiveIndex | None:
+        try:
+            return read_index(path.parent, identity)
+        except ArchiveError as error:
+            self._drop_damaged(path, error)
+        except DiskError as error:
+            self._tell(error.fact)
+        return None
+
+    def _hold(self, name: str, index: ArchiveIndex) -> None:
+        with self._memory:
+            self._held[name] = index
+            self._held.move_to_end(name)
+            num_rows = sum(len(held) for held in self._held.values())
+            while num_rows > _MOST_ROWS_HELD and len(self._held) > 1:
+                num_rows -= len(self._held.popitem(last=False)[1])
+
+    # ------------------------------------------------------------------ the folder and its books
+
+    def _write(self, path: Path, content: bytes, *, durable: bool) -> bool:
+        """Write a file within the room that is set aside; return whether there was room."""
+        if self._account is None:
+            write_file(path, content, durable=durable)
+            return True
+        size_bytes = disk_bytes_of(self._folder, len(content))
+        # The old one stays until the new one is whole: both take room.
+        files = self._remove_for(size_bytes, keep=lambda file: self._is_kept_for(path, file))
+        if files is None:
+            self._tell(
+                f"the room set aside for archive indexes ({format_bytes(self._limit_bytes)}) is full: no more are kept "
+                "in this run; what they would have saved is fetched again",
+                once="full",
+            )
+            return False
+        self._charge(files, size_bytes)
+        try:
+            write_file(path, content, durable=durable)
+        finally:
+            self._charge(kept_files(self._folder), 0)
+        return True
+
+    def _is_kept_for(self, new: Path, file: KeptFile) -> bool:
+        """Return whether a file must stay though a new one needs room: this run's own, but cuts that it replaces."""
+        replaced = file.first_byte is not None and new.name == file.stem + INDEX_SUFFIX
+        return not replaced and self._is_ours(file)
+
+    def _is_ours(self, file: KeptFile) -> bool:
+        return self._ours is None or file.stem in self._ours
+
+    def _remove_for(self, size_bytes: int, *, keep: Callable[[KeptFile], bool]) -> list[KeptFile] | None:
+        """Remove files until so much more fits; return the others, or None, with nothing removed, where it cannot."""
+        files = kept_files(self._folder)
+        candidates = sorted(
+            (file for file in files if not keep(file)),
+            key=lambda file: (self._is_ours(file), file.first_byte is None, file.used_ns),
+        )
+        removed = plan_removals(candidates, self._total_bytes(files) + size_bytes - self._limit_bytes)
+        if removed is None:
+            return None
+        for file in removed:
+            remove_file(file.path)
+        return [file for file in files if file not in removed]
+
+    @property
+    def _limit_bytes(self) -> int:
+        assert self._account is not None
+        # Never more than is set aside is reserved, hence that is what the budget says.
+        return self._account.budget.by_account()[self._account.name]
+
+    def _total_bytes(self, files: list[KeptFile]) -> int:
+        return folder_bytes(self._folder) + sum(file.disk_bytes for file in files)
+
+    def _charge(self, files: list[KeptFile], new_bytes: int) -> None:
+        assert self._account is not None
+        # What other runs write here in the meantime must not draw on the room that clips were promised.
+        self._account.resize(min(self._total_bytes(files) + new_bytes, self._limit_bytes))
+
+    def _drop_damaged(self, path: Path, error: ArchiveError) -> None:
+        self._tell(f"{error.fact}; it is deleted and learned anew")
+        remove_file(path)
+
+    def _tell(self, message: str, *, once: str | None = None) -> None:
+        key = once or message
+        with self._memory:
+            if key in self._told:
+                return
+            self._told.add(key)
+        self._telemetry.emit(Notice(message=message))
+
+
+def _stem(identity: ArchiveIdentity) -> str:
+    return index_file_name(identity).removesuffix(INDEX_SUFFIX)
+
+
+def _goodness(index: ArchiveIndex) -> tuple[bool, Verification]:
+    return index.complete, index.verification
