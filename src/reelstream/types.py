@@ -40,9 +40,26 @@ class Repository:
     """Sorted by path."""
 
 
+class ContainerKind(enum.StrEnum):
+    """What kind of file holds media."""
+
+    TAR_GZ = "tar.gz"
+    TAR = "tar"
+    ZIP = "zip"
+    FILE = "file"
+    """One media file by itself."""
+
+    @classmethod
+    def of(cls, path: str) -> ContainerKind:
+        """Return the kind that a file's name tells, in any case; what is no archive is a file of its own."""
+        name = path.lower()
+        endings = ((".tar.gz", cls.TAR_GZ), (".tgz", cls.TAR_GZ), (".tar", cls.TAR), (".zip", cls.ZIP))
+        return next((kind for ending, kind in endings if name.endswith(ending)), cls.FILE)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Archive:
-    """A published container of a subset's media."""
+    """A published container of a subset's media; a media file by itself is one with a single member."""
 
     subset: str
     file: RepositoryFile
@@ -56,6 +73,16 @@ class Archive:
     def size_bytes(self) -> int:
         """Compressed size."""
         return self.file.size_bytes
+
+    @property
+    def kind(self) -> ContainerKind:
+        """What kind of container it is."""
+        return ContainerKind.of(self.path)
+
+    @property
+    def path_in_subset(self) -> str:
+        """Path below the subset's folder: what the only member of a loose file is called."""
+        return self.path.removeprefix(f"{self.subset}/")
 
 
 class SpanKind(enum.StrEnum):

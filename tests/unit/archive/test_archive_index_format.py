@@ -64,7 +64,7 @@ def test_an_empty_index_comes_back() -> None:
 def test_the_layout_is_the_one_that_is_drawn() -> None:
     content = encode_index(learned())
     magic, version, flags, verification, size_bytes = struct.unpack_from("<8sHBBQ", content)
-    assert (magic, version, flags, verification, size_bytes) == (b"reelindx", 1, 5, 2, len(PACKED))
+    assert (magic, version, flags, verification, size_bytes) == (b"reelindx", 2, 5, 2, len(PACKED))
     assert content[20:52].hex() == SHA256
     etag_bytes, packed_bytes, body_bytes = struct.unpack_from("<HQQ", content, 52)
     assert etag_bytes == 0
@@ -96,17 +96,17 @@ def signed(content: bytes) -> bytes:
 
 def test_another_version_is_refused_by_name() -> None:
     content = bytearray(encode_index(learned())[:-32])
-    content[8] = 2
-    with pytest.raises(ArchiveError, match="version 2; this release reads version 1"):
+    content[8] = 1
+    with pytest.raises(ArchiveError, match="version 1; this release reads version 2"):
         decode_index(signed(bytes(content)), "x.reelindex")
 
 
 def test_a_body_that_grows_beyond_what_it_says_is_refused_without_being_unpacked() -> None:
     bomb = zstandard.ZstdCompressor().compress(bytes(400_000_000))
-    header = struct.pack("<8sHBBQ32sHQQ", b"reelindx", 1, 1, 1, 1000, bytes(32), 0, len(bomb), 5000)
+    header = struct.pack("<8sHBBQ32sHQQ", b"reelindx", 2, 1, 1, 1000, bytes(32), 0, len(bomb), 5000)
     with pytest.raises(ArchiveError, match="not as long as it says"):
         decode_index(signed(header + bomb))
-    header = struct.pack("<8sHBBQ32sHQQ", b"reelindx", 1, 1, 1, 1000, bytes(32), 0, len(bomb), 400_000_000)
+    header = struct.pack("<8sHBBQ32sHQQ", b"reelindx", 2, 1, 1, 1000, bytes(32), 0, len(bomb), 400_000_000)
     with pytest.raises(ArchiveError, match="out of bounds"):
         decode_index(signed(header + bomb))
 
@@ -115,7 +115,7 @@ def test_counts_that_do_not_fit_the_body_are_refused() -> None:
     for counts in ((1 << 60,) * 7, (0, 0, 0, 0, 0, 0, 1), (1, 0, 0, 0, 0, 0, 0)):
         body = struct.pack("<7Q", *counts)
         packed = zstandard.compress(body)
-        header = struct.pack("<8sHBBQ32sHQQ", b"reelindx", 1, 1, 1, 1000, bytes(32), 0, len(packed), len(body))
+        header = struct.pack("<8sHBBQ32sHQQ", b"reelindx", 2, 1, 1, 1000, bytes(32), 0, len(packed), len(body))
         with pytest.raises(ArchiveError, match="columns"):
             decode_index(signed(header + packed))
 
@@ -132,6 +132,8 @@ LIES = {
     "point_kept_ends": [-1, 1 << 40],
     "name_ends": [-1, 1 << 40],
     "kinds": [2, 255],
+    "codings": [1, 2, 4, 255],
+    "digest_kinds": [3, 255],
     "point_stored_is_last": [2],
 }
 

@@ -16,7 +16,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from reelstream.archive.seek.index_columns import DIGEST_BYTES, IndexColumns, MemberKind
+from reelstream.archive.seek.index_columns import IndexColumns
+from reelstream.archive.seek.row_kinds import DIGEST_BYTES, Coding, DigestKind, MemberKind
 from reelstream.archive.seek.seek_points import Places, SeekPoint
 from reelstream.types import Int64Array
 
@@ -24,13 +25,19 @@ __all__ = [
     "DIGEST_BYTES",
     "ArchiveIdentity",
     "ArchiveIndex",
+    "Coding",
+    "DigestKind",
     "IndexBuilder",
     "IndexColumns",
     "IndexRow",
     "MemberKind",
     "Verification",
     "normal_name",
+    "plain_point",
 ]
+
+
+_NO_PLACES: Places = np.zeros(0, np.uint16)
 
 
 class Verification(enum.IntEnum):
@@ -76,17 +83,21 @@ class IndexRow:
     size_bytes: int
     """0 for a hard link."""
     header_offset: int
-    """Decompressed offset of its header, extended ones included."""
+    """Decompressed offset of its header, extended ones included; of a loose file, 0."""
     data_offset: int
-    """Decompressed offset of its first byte."""
+    """Decompressed offset of its first byte; in a zip the least one, since only its local header knows."""
     compressed_end: int
     """The compressed byte by which all of its bytes have come out."""
     digest: bytes
-    """See `DIGEST_BYTES`; of no bytes for a hard link."""
+    """As `digest_kind` says; of no bytes for a hard link."""
     link_target: str | None
     """For a hard link, the name of the member whose bytes it shares."""
     point: SeekPoint
-    """Where to begin reading."""
+    """Where to begin reading; see `plain_point` for those outside a gzip stream."""
+    coding: Coding = Coding.DEFLATE_STREAM
+    """How its bytes lie in the archive."""
+    digest_kind: DigestKind = DigestKind.SHA256
+    """What `digest` is."""
 
     @property
     def first_byte(self) -> int:
@@ -105,7 +116,8 @@ class IndexBuilder:
     def __init__(self) -> None:
         self._names, self._link_targets = bytearray(), bytearray()
         self._digests, self._values = bytearray(), bytearray()
-        self._kinds, self._stored_is_last = bytearray(), bytearray()
+        self._kinds, self._codings, self._digest_kinds = bytearray(), bytearray(), bytearray()
+        self._stored_is_last = bytearray()
         self._columns = {
             name: array("q")
             for name in (
@@ -135,7 +147,9 @@ class IndexBuilder:
         columns["data_offsets"].append(row.data_offset)
         columns["compressed_ends"].append(row.compressed_end)
         columns["point_numbers"].append(len(columns["point_bits"]) - 1)
-        self._digests += row.digest
+        self._codings.append(row.coding)
+        self._digest_kinds.append(row.digest_kind)
+        self._digests += row.digest.ljust(DIGEST_BYTES, b"\0")
 
     def build(self, identity: ArchiveIdentity, verification: Verification, *, complete: bool) -> ArchiveIndex:
         """Return the index of the rows so far."""
@@ -148,6 +162,8 @@ class IndexBuilder:
                 names=bytes(self._names),
                 link_targets=bytes(self._link_targets),
                 kinds=np.frombuffer(bytes(self._kinds), np.uint8),
+                codings=np.frombuffer(bytes(self._codings), np.uint8),
+                digest_kinds=np.frombuffer(bytes(self._digest_kinds), np.uint8),
                 digests=bytes(self._digests),
                 point_stored_is_last=np.frombuffer(bytes(self._stored_is_last), np.uint8),
                 places=np.concatenate([*self._places, np.zeros(0, np.uint16)]),
@@ -204,6 +220,8 @@ class ArchiveIndex:
             raise IndexError(f"row {number} of an index of {len(self)}")
         columns = self.columns
         kind = MemberKind(int(columns.kinds[number]))
+        digest_kind = DigestKind(int(columns.digest_kinds[number]))
+        digest_at = number * DIGEST_BYTES
         return IndexRow(
             name=self.name(number),
             kind=kind,
@@ -211,9 +229,11 @@ class ArchiveIndex:
             header_offset=int(columns.header_offsets[number]),
             data_offset=int(columns.data_offsets[number]),
             compressed_end=int(columns.compressed_ends[number]),
-            digest=columns.digests[number * DIGEST_BYTES : (number + 1) * DIGEST_BYTES],
+            digest=columns.digests[digest_at : digest_at + digest_kind.size_bytes],
             link_target=self._link_target(number) if kind is MemberKind.HARD_LINK else None,
             point=self._point(int(columns.point_numbers[number])),
+            coding=Coding(int(columns.codings[number])),
+            digest_kind=digest_kind,
         )
 
     def name(self, number: int) -> str:
@@ -277,6 +297,18 @@ class ArchiveIndex:
         )
         order = np.argsort(hashes, kind="stable")
         return hashes[order], order
+
+
+def plain_point(first_byte: int) -> SeekPoint:
+    """Return where to begin reading outside a gzip stream: at a byte, with nothing known of what comes before."""
+    return SeekPoint(
+        bit_offset=first_byte * 8,
+        output_offset=first_byte,
+        stored_left_bytes=0,
+        stored_is_last=False,
+        places=_NO_PLACES,
+        values=b"",
+    )
 
 
 def normal_name(name: str) -> str:

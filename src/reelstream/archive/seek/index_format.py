@@ -24,7 +24,7 @@ from reelstream.errors import ArchiveError, DiskError
 from reelstream.types import Int64Array, UInt8Array
 
 MAGIC = b"reelindx"
-VERSION = 1
+VERSION = 2
 SUFFIX = ".reelindex"
 
 _HEADER = struct.Struct("<8sHBBQ32sHQQ")
@@ -192,6 +192,8 @@ def _encode_body(columns: IndexColumns) -> bytes:
     parts = [
         counts,
         columns.kinds.tobytes(),
+        columns.codings.tobytes(),
+        columns.digest_kinds.tobytes(),
         _planes(_steps(columns.name_ends)),
         _planes(columns.sizes),
         # Each number as its distance from the one that it is nearest to.
@@ -218,12 +220,12 @@ def _decode_body(body: bytes, where: str) -> IndexColumns:
     if len(body) < _COUNTS.size:
         raise ArchiveError(f"{where} is damaged: it has no counts", _HINT)
     num_rows, num_points, num_links, num_kept, name_bytes, target_bytes, reserved = _COUNTS.unpack_from(body)
-    row_bytes, point_bytes = 1 + 6 * 8 + 16, 4 * 8 + 1
+    row_bytes, point_bytes = 3 + 6 * 8 + 16, 4 * 8 + 1
     expected = num_rows * row_bytes + num_points * point_bytes + num_links * 8 + num_kept * 3
     if len(body) != _COUNTS.size + expected + name_bytes + target_bytes or reserved:
         raise ArchiveError(f"{where} is damaged: its columns do not have the lengths that it says", _HINT)
     take = _Cursor(body, _COUNTS.size)
-    kinds = take.bytes_column(num_rows)
+    kinds, codings, digest_kinds = (take.bytes_column(num_rows) for _ in range(3))
     name_ends = _sums(take.planes(num_rows))
     sizes, from_point, from_header, from_first_byte = (take.planes(num_rows) for _ in range(4))
     point_numbers = _sums(take.planes(num_rows))
@@ -245,6 +247,8 @@ def _decode_body(body: bytes, where: str) -> IndexColumns:
         name_ends=name_ends,
         link_ends=link_ends,
         kinds=kinds,
+        codings=codings,
+        digest_kinds=digest_kinds,
         sizes=sizes,
         header_offsets=header_offsets,
         data_offsets=header_offsets + from_header,

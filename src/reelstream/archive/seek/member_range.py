@@ -6,13 +6,14 @@ a time, and never more of it than the range's own bytes can hold.
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from reelstream.archive.seek.index import DIGEST_BYTES, IndexRow, MemberKind
+from reelstream.archive.seek.index import Coding, DigestKind, IndexRow, MemberKind
+from reelstream.archive.seek.plain_range import PlainRange
+from reelstream.archive.seek.row_kinds import Digester
 from reelstream.archive.seek.seek_points import SeekPoint
 from reelstream.archive.source import ByteSource
 from reelstream.errors import ArchiveChecksumError, ArchiveError
@@ -23,7 +24,7 @@ _INPUT_BYTES = 1 << 16
 _GZIP_FORMAT = 16 + zlib.MAX_WBITS
 _GZIP_TRAILER_BYTES = 8
 
-_HINT = "delete the archive's index, so that it is learned anew; if it fails again, the archive was changed"
+_HINT = "delete what is kept of its places, so that they are learned anew; if it fails again, the archive was changed"
 
 
 @dataclass(slots=True, kw_only=True)
@@ -32,27 +33,27 @@ class RangedMember:
 
     row: IndexRow
     _path: str = field(repr=False)
-    _output: _PointReader = field(repr=False)
+    _pieces: Iterator[memoryview] = field(repr=False)
 
     def chunks(self) -> Iterator[memoryview]:
         """Yield the member's bytes, at most 256 KiB at a time; none of them is proven before the last one has passed.
 
+        A row without a digest (`DigestKind.NONE`) proves its size only.
+
         Raises:
-            ArchiveError: Where the range ends too early, or is no deflate data from the row's point on.
-            ArchiveChecksumError: At the end, where the bytes are not those that the index was learned from.
+            ArchiveError: Where the range ends too early, or holds something else than the row says.
+            ArchiveChecksumError: At the end, where the bytes are not those that the row was made of.
         """
-        digest = hashlib.sha256()
-        left = self.row.size_bytes
-        if left:
-            self._output.skip_to(self.row.data_offset, self.row.name)
-        while left:
-            some = self._output.read_some(left, self.row.name)
-            digest.update(some)
-            left -= len(some)
+        digester = Digester(self.row.digest_kind)
+        for some in self._pieces:
+            digester.update(some)
             yield some
-        if digest.digest()[:DIGEST_BYTES] != self.row.digest:
+        if digester.digest() != self.row.digest:
+            made_of = (
+                "its directory names" if self.row.digest_kind is DigestKind.CRC32 else "its index was learned from"
+            )
             raise ArchiveChecksumError(
-                f"{self._path}: the bytes of {self.row.name} are not those that its index was learned from", _HINT
+                f"{self._path}: the bytes of {self.row.name} are not those that {made_of}", _HINT
             )
 
 
@@ -72,7 +73,7 @@ def read_rows(source: ByteSource, rows: Sequence[IndexRow]) -> Iterator[RangedMe
 
     Args:
         source: The archive's bytes.
-        rows: Regular members, in the order they lie in the archive.
+        rows: Regular members of one index, in the order they lie in the archive.
 
     Raises (while the members are read):
         ArchiveError: As `RangedMember.chunks`.
@@ -90,13 +91,21 @@ def read_rows(source: ByteSource, rows: Sequence[IndexRow]) -> Iterator[RangedMe
             chunks = source.read(point.first_byte, end_byte)
     try:
         if point is not None:
-            output = _PointReader(chunks, point, source.path)
+            reader = _reader(chunks, rows[0].coding, point, source.path)
             for row in rows:
-                yield RangedMember(row=row, _path=source.path, _output=output)
+                yield RangedMember(
+                    row=row, _path=source.path, _pieces=reader.member(row) if row.size_bytes else iter(())
+                )
     finally:
         close = getattr(chunks, "close", None)
         if close is not None:
             close()
+
+
+def _reader(chunks: Iterator[bytes], coding: Coding, point: SeekPoint, path: str) -> _PointReader | PlainRange:
+    if coding is Coding.DEFLATE_STREAM:
+        return _PointReader(chunks, point, path)
+    return PlainRange(chunks, point.first_byte, path)
 
 
 class _PointReader:
@@ -112,6 +121,15 @@ class _PointReader:
         self._maybe_pending = False
         self._piece = memoryview(b"")
         self._position = point.output_offset
+
+    def member(self, row: IndexRow) -> Iterator[memoryview]:
+        """Yield a member's bytes, at most 256 KiB at a time."""
+        self.skip_to(row.data_offset, row.name)
+        left = row.size_bytes
+        while left:
+            some = self.read_some(left, row.name)
+            left -= len(some)
+            yield some
 
     def skip_to(self, offset: int, name: str) -> None:
         """Pass over what lies before a decompressed offset."""
