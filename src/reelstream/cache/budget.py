@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 from reelstream.errors import BudgetTooSmallError
@@ -38,7 +39,7 @@ class DiskBudget:
     """A number of bytes that the reservations of all accounts never exceed together. Thread-safe.
 
     An account may have bytes *set aside* for what it will need later; nobody else can reserve them, and its own
-    reservations draw on them first.
+    reservations draw on them first. What is on disk in the hope of being useful gives way: see `give_way`.
     """
 
     def __init__(self, total_bytes: int) -> None:
@@ -47,6 +48,7 @@ class DiskBudget:
         self._used_bytes: dict[str, int] = {}
         self._set_aside_bytes: dict[str, int] = {}
         self._high_water_bytes = 0
+        self._giving_way: list[Callable[[int], None]] = []
 
     def account(self, name: str) -> Account:
         """Return the account of this name."""
@@ -77,6 +79,19 @@ class DiskBudget:
         with self._lock:
             return {name: max(used, self._set_aside_bytes[name]) for name, used in self._used_bytes.items()}
 
+    def give_way(self, make_room: Callable[[int], None]) -> None:
+        """Have `make_room` called with the bytes that a reservation lacks, before it fails; it releases what it can.
+
+        It is called without the budget's lock, by the thread that reserves.
+        """
+        with self._lock:
+            self._giving_way.append(make_room)
+
+    def stop_giving_way(self, make_room: Callable[[int], None]) -> None:
+        """Have `make_room` called no more; a second call does nothing."""
+        with self._lock:
+            self._giving_way = [other for other in self._giving_way if other != make_room]
+
     def _committed_bytes(self) -> int:
         return sum(max(used, self._set_aside_bytes[name]) for name, used in self._used_bytes.items())
 
@@ -86,28 +101,45 @@ class DiskBudget:
 
     def _try_reserve(self, name: str, size_bytes: int) -> bool:
         assert size_bytes >= 0
+        return self._with_room(lambda: self._reserve(name, size_bytes))
+
+    def _set_aside(self, name: str, size_bytes: int) -> bool:
+        return self._with_room(lambda: self._change_set_aside(name, size_bytes))
+
+    def _with_room(self, change: Callable[[], int]) -> bool:
+        """Make a change, which returns the bytes that it lacks; once more where others have given way for it."""
+        missing_bytes = change()
+        if missing_bytes and self._giving_way:
+            for make_room in list(self._giving_way):
+                make_room(missing_bytes)
+            missing_bytes = change()
+        return not missing_bytes
+
+    def _reserve(self, name: str, size_bytes: int) -> int:
         with self._lock:
             self._used_bytes[name] += size_bytes
-            if self._committed_bytes() > self.total_bytes and size_bytes:
+            missing_bytes = self._committed_bytes() - self.total_bytes
+            if missing_bytes > 0 and size_bytes:
                 self._used_bytes[name] -= size_bytes
-                return False
+                return missing_bytes
             self._high_water_bytes = max(self._high_water_bytes, sum(self._used_bytes.values()))
-            return True
+            return 0
+
+    def _change_set_aside(self, name: str, size_bytes: int) -> int:
+        with self._lock:
+            before = self._set_aside_bytes[name]
+            self._set_aside_bytes[name] = size_bytes
+            missing_bytes = self._committed_bytes() - self.total_bytes
+            if missing_bytes > 0 and size_bytes > before:
+                self._set_aside_bytes[name] = before
+                return missing_bytes
+            return 0
 
     def _release(self, name: str, size_bytes: int) -> None:
         assert size_bytes >= 0
         with self._lock:
             assert self._used_bytes[name] >= size_bytes, f"{name} releases more than it reserved"
             self._used_bytes[name] -= size_bytes
-
-    def _set_aside(self, name: str, size_bytes: int) -> bool:
-        with self._lock:
-            before = self._set_aside_bytes[name]
-            self._set_aside_bytes[name] = size_bytes
-            if self._committed_bytes() > self.total_bytes and size_bytes > before:
-                self._set_aside_bytes[name] = before
-                return False
-            return True
 
 
 class Account:
@@ -121,6 +153,11 @@ class Account:
     def used_bytes(self) -> int:
         """Bytes that this account has reserved."""
         return self.budget._used_by(self.name)  # noqa: SLF001 - the budget's other half
+
+    @property
+    def available_bytes(self) -> int:
+        """Bytes that this account could have reserved in all: those it has, and those that nobody has."""
+        return self.used_bytes + self.budget.free_bytes
 
     def set_aside(self, size_bytes: int) -> None:
         """Keep this many bytes, reservations included, for this account alone.

@@ -1,20 +1,25 @@
 """Clips on disk: reserved before the first byte, published by a rename, leased while in use, deleted after.
 
-A clip's life: `write` reserves its size and fills `clip-<n>.part`; `publish` renames it to `clip-<n>`; a `Lease` holds
-it; `delete` removes it, at once or when its last lease ends. Whatever fails before `publish` leaves nothing.
+A clip's life: `try_reserve` reserves its size; `write` fills `clip-<n>.part` and, once it is whole, renames it; a
+`Lease` holds it; `delete` removes it, at once or when its last lease ends. Whatever fails before the renaming leaves
+nothing.
+
+A clip that says in its name whose bytes it holds outlives a run that is killed: the next run takes such survivors
+over, counts them from its start, adopts those that it wants and deletes the others; see `take_over`.
 """
 
 from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from reelstream.cache.budget import Account, allocated_bytes, block_bytes_of
+from reelstream.cache.names import ClipName, has_digest
 from reelstream.errors import DiskError
 
 
@@ -30,6 +35,19 @@ class ClipFile:
     leases: int = 0
     deleted: bool = False
     """Asked to be deleted; it goes when its last lease ends."""
+    verified: bool = True
+    """False for a survivor of another run whose bytes nobody has compared with its digest yet."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Survivor:
+    """A whole clip that a killed run has left."""
+
+    path: Path
+    number: int
+    """In its name, as in those of this run's own clips."""
+    identity: str
+    size_bytes: int
 
 
 class Lease:
@@ -74,6 +92,7 @@ class ClipCache:
         self._block_bytes = block_bytes_of(folder)
         self._lock = threading.Lock()
         self._clips: set[ClipFile] = set()
+        self._survivors: dict[str, ClipFile] = {}
         self._next_number = 0
 
     @property
@@ -89,23 +108,32 @@ class ClipCache:
         """Reserve the room of a clip that `write` is then called for; return whether there was room."""
         return self._account.try_reserve(self.cost_bytes(size_bytes))
 
-    def write(self, size_bytes: int, chunks: Iterable[bytes | memoryview]) -> ClipFile:
+    def write(
+        self,
+        size_bytes: int,
+        chunks: Iterable[bytes | memoryview],
+        *,
+        identity: str | None = None,
+        digest: Callable[[], bytes | None] | None = None,
+    ) -> ClipFile:
         """Write a clip whose room is reserved, and publish it; the reservation is its own from here on.
 
         Args:
             size_bytes: As given to `try_reserve`; exactly as many must come.
             chunks: The clip's bytes. Whatever iterating raises passes through, and leaves no file behind.
+            identity: What a later run knows the clip by, see `clip_identity`; None where it shall not outlive this one.
+            digest: Gives the digest of the bytes once all have passed: 16 bytes of SHA-256, or a CRC-32. A clip
+                without one does not outlive the run either, since nobody could tell whether it is whole.
 
         Raises:
             DiskError: Where the file cannot be written.
         """
-        with self._lock:
-            number = self._next_number
-            self._next_number += 1
-        clip = ClipFile(self._folder / f"clip-{number}", size_bytes, self.cost_bytes(size_bytes))
-        part = clip.path.with_name(clip.path.name + ".part")
+        number = self._take_number()
+        clip = ClipFile(self._folder / str(ClipName(number=number)), size_bytes, self.cost_bytes(size_bytes))
+        part = self._folder / str(ClipName(number=number, partial=True))
         try:
             self._fill(part, size_bytes, chunks)
+            clip.path = self._folder / str(ClipName.of(number, identity, digest() if digest is not None else None))
             with _disk_errors(clip.path):
                 part.rename(clip.path)
         except BaseException:
@@ -116,6 +144,12 @@ class ClipCache:
         with self._lock:
             self._clips.add(clip)
         return clip
+
+    def _take_number(self) -> int:
+        with self._lock:
+            number = self._next_number
+            self._next_number += 1
+        return number
 
     def _fill(self, part: Path, size_bytes: int, chunks: Iterable[bytes | memoryview]) -> None:
         written_bytes = 0
@@ -164,12 +198,76 @@ class ClipCache:
             self._clips.remove(clip)
         self._account.release(clip.reserved_bytes)
 
-    def clear(self) -> None:
-        """Delete all clips; leased ones go when their leases end."""
+    def clear(self, keep: Iterable[ClipFile] = ()) -> None:
+        """Delete all clips but those of `keep`, which are not survivors; leased ones go when their leases end."""
+        kept = set(keep)
         with self._lock:
-            clips = list(self._clips)
+            clips = self._clips - kept
+            self._survivors.clear()
         for clip in clips:
             self.delete(clip)
+
+    # ------------------------------------------------------------------ what killed runs left
+
+    def take_over(self, survivors: Iterable[Survivor]) -> None:
+        """Count clips of killed runs, which lie in the folder already, before anything else is written.
+
+        What there is no room for is deleted, and so are second copies. Until it is adopted, a survivor gives way to
+        whatever is reserved, by whichever account.
+        """
+        for survivor in survivors:
+            clip = ClipFile(survivor.path, survivor.size_bytes, self.cost_bytes(survivor.size_bytes), verified=False)
+            if survivor.identity in self._survivors or not self._account.try_reserve(clip.reserved_bytes):
+                with _disk_errors(clip.path):
+                    clip.path.unlink(missing_ok=True)
+                continue
+            with self._lock:
+                self._clips.add(clip)
+                self._survivors[survivor.identity] = clip
+                self._next_number = max(self._next_number, survivor.number + 1)
+        # Only now: survivors do not give way to one another.
+        self._account.budget.give_way(self._give_way)
+
+    def adopt(self, identity: str) -> ClipFile | None:
+        """Make the survivor of this identity a clip of this run; None where there is none.
+
+        Its bytes are not looked at yet: `verify` it before its first use.
+        """
+        with self._lock:
+            return self._survivors.pop(identity, None)
+
+    def drop_survivors(self) -> int:
+        """Delete the survivors that nobody has adopted; return the bytes that they took."""
+        self._account.budget.stop_giving_way(self._give_way)
+        return self._drop(None)
+
+    def verify(self, clip: ClipFile) -> bool:
+        """Return whether a clip's bytes are those that its name promises; what this run wrote itself is true.
+
+        A survivor is read from front to back the first time, hence call this without holding a lock. One that is not
+        true shall be deleted, and fetched again.
+        """
+        if not clip.verified:
+            name = ClipName.parse(clip.path.name)
+            assert name is not None
+            assert name.digest is not None
+            clip.verified = has_digest(clip.path, name.digest)
+        return clip.verified
+
+    def _give_way(self, size_bytes: int) -> None:
+        self._drop(size_bytes)
+
+    def _drop(self, size_bytes: int | None) -> int:
+        """Delete survivors, the last first, until they make up a size; all of them where it is None."""
+        dropped_bytes = 0
+        while size_bytes is None or dropped_bytes < size_bytes:
+            with self._lock:
+                if not self._survivors:
+                    break
+                _, clip = self._survivors.popitem()
+            self.delete(clip)
+            dropped_bytes += clip.reserved_bytes
+        return dropped_bytes
 
     def check(self) -> list[str]:
         """Compare the books with the disk; return what disagrees, nothing where all is well.
