@@ -4,32 +4,39 @@
 0_30_s_academic_v0_1/                                  subset
 ├── 0_30_s_academic_v0_1_videos_1.tar.gz               archive
 ├── 0_30_s_academic_v0_1_videos_2.tar.gz               … number 10 comes after 9
+├── more/clips.zip                                     archive
+├── more/source/a.mp4                                  archive of one member, `more/source/a.mp4`
 ├── 0_30_s_academic_v0_1_cap_processed.json            annotations, kind cap
 └── 0_30_s_academic_oe_v0_1_qa_processed.json          annotations, kind oe
 ```
 
-Everything here is pure: names in, names out. The kind of an annotation file is a whole word of its name, so that
-neither `capoeira` nor `0_30_s_academic` is taken for one.
+Media belong to the nearest folder above them that has annotations. Everything here is pure: names in, names out. The
+kind of an annotation file is a whole word of its name, so that neither `capoeira` nor `0_30_s_academic` is taken for
+one.
 """
 
 from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Container, Iterable, Sequence
+from dataclasses import dataclass, field
 from typing import get_args
 
 from reelstream.errors import ConfigError, NotFoundOnHubError
-from reelstream.types import AnnotationKind, Archive, Repository, RepositoryFile
+from reelstream.types import AnnotationKind, Archive, ContainerKind, Repository, RepositoryFile
 
 ANNOTATION_KINDS: tuple[AnnotationKind, ...] = get_args(AnnotationKind)
 
 # Published with annotations whose videos are elsewhere, and why they cannot be streamed from this repository.
 _MEDIA_ELSEWHERE = {"llava_hound": "its videos are folders of frames in another repository (ShareGPTVideo)"}
 
-_ARCHIVE_ENDINGS = (".tar.gz", ".tgz")
-_ARCHIVE_NUMBER = re.compile(r"_videos_(\d+)\.(?:tar\.gz|tgz)$")
+# What is published by itself, not in an archive.
+_VIDEO_ENDINGS = (
+    *(".3gp", ".avi", ".flv", ".m4v", ".mkv", ".mov"),
+    *(".mp4", ".mpeg", ".mpg", ".ogv", ".webm", ".wmv"),
+)
+_ARCHIVE_NUMBER = re.compile(r"_videos_(\d+)\.(?:tar\.gz|tgz|tar|zip)$")
 _WORD = re.compile(r"[A-Za-z0-9]+")
 _KIND_OF_WORD: dict[str, AnnotationKind] = {"cap": "cap", "caption": "cap", "captions": "cap", "oe": "oe", "mc": "mc"}
 
@@ -58,7 +65,7 @@ class SubsetLayout:
     kinds: tuple[AnnotationKind, ...]
     """The kinds asked for, in the order that the samples of a clip follow; some may have no file here."""
     archives: tuple[Archive, ...]
-    """By their number, unnumbered ones last."""
+    """By their number, then unnumbered ones, then videos that are files of their own."""
     annotations: tuple[AnnotationFile, ...]
     """In the order of `kinds`, then by path."""
 
@@ -74,11 +81,9 @@ class SubsetLayout:
 
 
 def find_subsets(repository: Repository) -> tuple[str, ...]:
-    """Return the names of the subsets that can be streamed: folders with archives and annotations, sorted."""
+    """Return the names of the subsets that can be streamed: folders with media and annotations, sorted."""
     return tuple(
-        folder
-        for folder, files in _folders(repository).items()
-        if _archives(folder, files) and _annotations(folder, files)
+        name for name, folder in _folders(repository).items() if folder.media and _annotations(name, folder.json)
     )
 
 
@@ -94,16 +99,15 @@ def select_subset(
 
     Raises:
         NotFoundOnHubError: No such folder; the message names the nearest ones and all that exist.
-        ConfigError: The subset holds no archive, or none of `kinds`, or `kinds` is wrong in itself.
+        ConfigError: The subset holds no archive or video, or none of `kinds`, or `kinds` is wrong in itself.
     """
     wanted = _checked_kinds(kinds)
     folders = _folders(repository)
     folder = _resolve_name(repository, folders, name)
-    files = folders[folder]
-    archives = _archives(folder, files)
+    archives = _archives(folder, folders[folder].media)
     if not archives:
-        raise _without_archives(repository, folder)
-    annotations = _annotations(folder, files)
+        raise _without_media(repository, folder)
+    annotations = _annotations(folder, folders[folder].json)
     chosen = tuple(annotation for kind in wanted for annotation in annotations if annotation.kind == kind)
     if not chosen:
         raise _without_kinds(repository, folder, wanted, annotations)
@@ -150,25 +154,59 @@ def _checked_kinds(kinds: Sequence[AnnotationKind]) -> tuple[AnnotationKind, ...
     return tuple(dict.fromkeys(kinds))
 
 
-def _folders(repository: Repository) -> dict[str, list[RepositoryFile]]:
-    """Return the files of each folder that has archives or JSON files, sorted by folder."""
-    folders: dict[str, list[RepositoryFile]] = {}
+@dataclass(slots=True)
+class _Folder:
+    """What may make a subset."""
+
+    json: list[RepositoryFile] = field(default_factory=list)
+    """In the folder itself."""
+    media: list[RepositoryFile] = field(default_factory=list)
+    """In it, or below."""
+
+
+def _folders(repository: Repository) -> dict[str, _Folder]:
+    """Return the folders that have archives or JSON files, sorted, with the media that belong to each."""
+    folders: dict[str, _Folder] = {}
+    annotated = {
+        folder
+        for file in repository.files
+        if (folder := _parent(file.path)) and _kind_of(folder, file.path) is not None
+    }
     for file in repository.files:
-        folder, slash, name = file.path.rpartition("/")
+        parent = _parent(file.path)
         # Files at the root belong to no subset.
-        if slash and name.endswith((*_ARCHIVE_ENDINGS, ".json")):
-            folders.setdefault(folder, []).append(file)
+        if not parent:
+            continue
+        if file.path.endswith(".json"):
+            folders.setdefault(parent, _Folder()).json.append(file)
+        elif ContainerKind.of(file.path) is not ContainerKind.FILE:
+            folders.setdefault(_nearest(parent, annotated) or parent, _Folder()).media.append(file)
+        elif file.path.lower().endswith(_VIDEO_ENDINGS) and (folder := _nearest(parent, annotated)):
+            folders.setdefault(folder, _Folder()).media.append(file)
     return dict(sorted(folders.items()))
 
 
-def _archives(folder: str, files: Iterable[RepositoryFile]) -> tuple[Archive, ...]:
-    archives = (Archive(subset=folder, file=file) for file in files if file.path.endswith(_ARCHIVE_ENDINGS))
-    return tuple(sorted(archives, key=lambda archive: _archive_order(archive.path)))
+def _parent(path: str) -> str:
+    return path.rpartition("/")[0]
 
 
-def _archive_order(path: str) -> tuple[int, int, str]:
-    match = _ARCHIVE_NUMBER.search(path)
-    return (0, int(match.group(1)), path) if match else (1, 0, path)
+def _nearest(folder: str, annotated: Container[str]) -> str:
+    """Return the nearest folder with annotations, from `folder` upwards; empty where there is none."""
+    while folder and folder not in annotated:
+        folder = _parent(folder)
+    return folder
+
+
+def _archives(folder: str, media: Iterable[RepositoryFile]) -> tuple[Archive, ...]:
+    archives = (Archive(subset=folder, file=file) for file in media)
+    return tuple(sorted(archives, key=_archive_order))
+
+
+def _archive_order(archive: Archive) -> tuple[int, int, str]:
+    match = _ARCHIVE_NUMBER.search(archive.path)
+    if match:
+        return 0, int(match.group(1)), archive.path
+    return 2 if archive.kind is ContainerKind.FILE else 1, 0, archive.path
 
 
 def _annotations(folder: str, files: Iterable[RepositoryFile]) -> tuple[AnnotationFile, ...]:
@@ -199,7 +237,7 @@ def _resolve_name(repository: Repository, folders: Iterable[str], name: str) -> 
         return alike[0]
     nearest = alike or difflib.get_close_matches(wanted, names, n=3, cutoff=0.5)
     hints = [f"Did you mean {' or '.join(nearest)}?"] if nearest else []
-    hints.append(f"It has: {_listed(find_subsets(repository)) or 'no folder with archives and annotations'}.")
+    hints.append(f"It has: {_listed(find_subsets(repository)) or 'no folder with media and annotations'}.")
     raise NotFoundOnHubError(
         f"{repository.repo_id} has no subset {name!r} at commit {repository.commit[:12]}.", " ".join(hints)
     )
@@ -209,8 +247,8 @@ def _without_separators(name: str) -> str:
     return re.sub(r"[_\-]", "", name).lower()
 
 
-def _without_archives(repository: Repository, folder: str) -> ConfigError:
-    reason = _MEDIA_ELSEWHERE.get(folder, "the folder has annotations but no .tar.gz archive of videos")
+def _without_media(repository: Repository, folder: str) -> ConfigError:
+    reason = _MEDIA_ELSEWHERE.get(folder, "the folder has annotations but no archive and no video")
     return ConfigError(
         f"The subset {folder} of {repository.repo_id} cannot be streamed: {reason}.",
         f"Choose others: {_listed(find_subsets(repository))}.",

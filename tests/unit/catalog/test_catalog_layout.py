@@ -4,7 +4,7 @@ import pytest
 
 from reelstream.catalog import find_subsets, select_subset, select_subsets
 from reelstream.errors import ConfigError, NotFoundOnHubError
-from reelstream.types import Repository, RepositoryFile
+from reelstream.types import ContainerKind, Repository, RepositoryFile
 
 
 def repository(*paths: str) -> Repository:
@@ -116,8 +116,49 @@ def test_an_unknown_subset_is_answered_with_the_nearest_and_all() -> None:
 def test_a_subset_without_media_is_refused_by_name_with_the_reason() -> None:
     with pytest.raises(ConfigError, match=r"llava_hound .* folders of frames in another repository"):
         select_subset(REAL, "llava_hound")
-    with pytest.raises(ConfigError, match=r"no \.tar\.gz archive"):
+    with pytest.raises(ConfigError, match="no archive and no video"):
         select_subset(repository("s/s_cap.json"), "s")
+
+
+MIXED = repository(
+    "s/s_cap.json",
+    "s/s_videos_2.zip",
+    "s/s_videos_10.tar",
+    "s/s_videos_1.tar.gz",
+    "s/more/clips.ZIP",
+    "s/b.MP4",
+    "s/source/deep/a.webm",
+    "s/source/metadata.json",
+    "s/source/x.txt",
+    "s/part/part_oe.json",
+    "s/part/own.mkv",
+    "loose/without/annotations.mp4",
+    "root.mp4",
+)
+
+
+def test_archives_of_all_kinds_and_videos_below_the_folder_are_its_media() -> None:
+    layout = select_subset(MIXED, "s")
+    assert [(archive.path, archive.kind) for archive in layout.archives] == [
+        ("s/s_videos_1.tar.gz", ContainerKind.TAR_GZ),
+        ("s/s_videos_2.zip", ContainerKind.ZIP),
+        ("s/s_videos_10.tar", ContainerKind.TAR),
+        ("s/more/clips.ZIP", ContainerKind.ZIP),
+        ("s/b.MP4", ContainerKind.FILE),
+        ("s/source/deep/a.webm", ContainerKind.FILE),
+    ]
+    assert layout.archives[-1].path_in_subset == "source/deep/a.webm"
+    assert layout.archive_size_bytes == 60
+
+
+def test_media_belong_to_the_nearest_folder_with_annotations() -> None:
+    assert find_subsets(MIXED) == ("s", "s/part")
+    assert [archive.path_in_subset for archive in select_subset(MIXED, "s/part").archives] == ["own.mkv"]
+
+
+def test_videos_without_annotations_above_them_make_no_subset() -> None:
+    with pytest.raises(NotFoundOnHubError):
+        select_subset(MIXED, "loose/without")
 
 
 def test_a_kind_that_only_one_subset_lacks_is_fine() -> None:
