@@ -8,6 +8,8 @@ blocks of a gzip member, which only its end can follow.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import numpy.typing as npt
 
@@ -18,6 +20,41 @@ _GZIP_MAGIC = b"\x1f\x8b\x08"
 _NUM_CODE_LENGTHS = 19
 _FIRST_LENGTH_BIT = 17  # 3 bits of block header, 5 + 5 + 4 bits of counts
 _COMPLETE = 128  # a code of at most 7 bits is complete where the 2^(7 - length) of its symbols add up to this
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Candidate:
+    """A place at which decompression could begin."""
+
+    bit: int
+    """Where it lies, in bits."""
+    is_member: bool = False
+    """Whether a gzip header is there, rather than a block."""
+
+    @property
+    def byte(self) -> int:
+        """The byte in which it begins."""
+        return self.bit >> 3
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Landmark(Candidate):
+    """A gzip header, or a stored block: a place that is told by whole bytes."""
+
+    content_byte: int = 0
+    """Where what follows its header begins; of a gzip header, where it lies itself."""
+
+
+def landmarks(buffer: memoryview, first_byte: int, end_byte: int, *, least_bytes: int = 0) -> list[Landmark]:
+    """Return the gzip headers and the stored blocks of `least_bytes` or more in [first_byte, end_byte), ascending."""
+    found = [
+        Landmark(8 * place, is_member=True, content_byte=place) for place in gzip_members(buffer, first_byte, end_byte)
+    ]
+    for bit in stored_blocks(buffer, first_byte, end_byte):
+        length_at = (bit >> 3) + 1
+        if int.from_bytes(buffer[length_at : length_at + 2], "little") >= least_bytes:
+            found.append(Landmark(bit, content_byte=length_at + 4))
+    return sorted(found)
 
 
 def gzip_members(buffer: memoryview, first_byte: int, end_byte: int) -> list[int]:

@@ -3,33 +3,28 @@
 Three questions, in this order:
 
 1. *Where could decompression begin?* `candidates` names the places.
-2. *Does it?* A candidate is tried: decompressed with a made-up window until 128 KiB of compressed bytes, or 4 MiB of
-   output, came out without an error. False ones fail within some hundred bytes, nearly all of them.
-3. *From where on is the output true?* It is decompressed twice, with windows that differ in every byte. Where the two
-   outputs agree, nothing came from the window. After 32 KiB in a row that agree all that follows is true, since deflate
-   looks back no further. That is a proof, not a likelihood: the block being one.
-
-An archive inside the archive holds blocks too. A file that is packed without compression, as media are, lies there
-as it is, behind the headers of stored blocks; and these come at least every 64 KiB. Hence the two rules that make the
-outer archive win: gzip headers and stored blocks within 64 KiB are tried before all other blocks, and a trial is longer
-than that, so that a stream inside a stored file breaks at the next header of the outer one.
+2. *Does it, and from where on is the output true?* `trial` decompresses from there, with two made-up windows.
+3. *Is it the archive's own block?* An archive inside the archive holds blocks too. A file that is packed without
+   compression, as media are, lies there as it is, behind the headers of stored blocks; and these come at least every
+   64 KiB. Hence gzip headers and stored blocks within 64 KiB are tried before all other blocks; and whatever is found
+   must not be contradicted by one of them (`Trials.is_contradicted`).
 """
 
 from __future__ import annotations
 
-import zlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
-import numpy as np
-
-from reelstream.archive.alignment import INVERSE_MARKS, LOW_MARKS, WINDOW_BYTES
+from reelstream.archive.alignment import LOW_MARKS
 from reelstream.archive.cuts import candidates
+from reelstream.archive.cuts.candidates import Candidate
 from reelstream.archive.cuts.feed import Feed
+from reelstream.archive.cuts.trial import PROOF_BYTES, Trials
 from reelstream.archive.inflation import Inflation
 from reelstream.archive.source import ByteSource
 
-ENTRY_RULE_VERSION = 1
+ENTRY_RULE_VERSION = 2
 """Changes with anything that changes where an entry or a border is found: saved states depend on it."""
 
 SEARCH_BYTES = 8 * 65_552
@@ -38,17 +33,7 @@ SEARCH_BYTES = 8 * 65_552
 # One stretch of the search: a stored block of the largest size, its header and a little more, so that one whose
 # predecessor began before the stretch begins in it.
 _STRETCH_BYTES = 65_552
-# What a trial must decompress without an error: two stored blocks of the largest size.
-_PROOF_BYTES = 1 << 17
-# Where a trial ends in any case: a bomb proves itself by its output, and text may copy the unknown window on for ever.
-# Media do so for some kilobytes, rarely for a megabyte.
-_MOST_OUTPUT_BYTES = 1 << 22
-# The steps in which a trial's bytes are used: most false candidates fail in the first ones.
-_STEPS = (512, 4096, 1 << 14, 1 << 15)
-_PIECE_BYTES = 1 << 16
-# Trials that pass 4 KiB are few, unless the bytes were made to mislead.
-_MOST_LONG_TRIALS = 64
-EXPECTED_BYTES = _STRETCH_BYTES + _PROOF_BYTES + (1 << 15)
+EXPECTED_BYTES = _STRETCH_BYTES + PROOF_BYTES + (1 << 15)
 """What a search looks at in an archive of media: a block comes within the first stretch, and its trial is short."""
 
 
@@ -131,122 +116,51 @@ def entry_ahead(feed: Feed, *, search_bytes: int = SEARCH_BYTES) -> Entry | NoEn
     return _Search(feed).run(search_bytes)
 
 
-@dataclass(frozen=True, slots=True)
-class _Proof:
-    """A candidate that is a block; `true_from` is None where too much of its output is not true."""
-
-    true_from: int | None
-    window_crc32: int = 0
-
-
 class _Search:
     """One search. All places in here are counted from where it begins."""
 
     def __init__(self, feed: Feed) -> None:
         self._feed = feed
-        self._long_trials = 0
-        self._met_end = False
+        self._trials = Trials(feed)
 
     def run(self, search_bytes: int) -> Entry | NoEntry:
+        met_end = False
         for first_byte in range(0, search_bytes, _STRETCH_BYTES):
             end_byte = first_byte + _STRETCH_BYTES
             buffer = self._feed.peek(end_byte + candidates.LOOKAHEAD_BYTES)
-            members = [8 * place for place in candidates.gzip_members(buffer, first_byte, end_byte)]
-            stored = candidates.stored_blocks(buffer, first_byte, end_byte)
-            is_member = set(members)
-            found = self._first_proven(sorted(members + stored), is_member)
-            # The search for other blocks is the dearer one.
-            found = found or self._first_proven(candidates.dynamic_blocks(buffer, first_byte, end_byte), set())
+            found = self._first_proven(candidates.landmarks(buffer, first_byte, end_byte))
+            if found is None:
+                # The search for other blocks is the dearer one.
+                bits = candidates.dynamic_blocks(buffer, first_byte, end_byte)
+                found = self._first_proven(Candidate(bit) for bit in bits)
+            if self._trials.exhausted:
+                return self._none(NoEntryReason.MISLEADING)
             if found is not None:
                 return found
-            if self._long_trials >= _MOST_LONG_TRIALS:
-                return self._none(NoEntryReason.MISLEADING)
             if len(buffer) <= end_byte:
-                self._met_end = True
+                met_end = True
                 break
-        return self._none(NoEntryReason.END_TOO_NEAR if self._met_end else NoEntryReason.NO_BLOCK)
+        met_end |= self._trials.met_end
+        return self._none(NoEntryReason.END_TOO_NEAR if met_end else NoEntryReason.NO_BLOCK)
 
     def _none(self, reason: NoEntryReason) -> NoEntry:
         return NoEntry(searched_from=self._feed.position, reason=reason)
 
-    def _first_proven(self, bits: list[int], members: set[int]) -> Entry | NoEntry | None:
-        for bit in bits:
-            kind = EntryKind.GZIP_MEMBER if bit in members else EntryKind.BLOCK
-            proof = self._try(bit, kind)
-            if self._long_trials >= _MOST_LONG_TRIALS:
+    def _first_proven(self, places: Iterable[Candidate]) -> Entry | NoEntry | None:
+        for place in places:
+            proof = self._trials.prove(place)
+            if self._trials.exhausted:
                 return None
-            if proof is None:
+            if proof is None or self._trials.is_contradicted(place):
                 continue
             if proof.true_from is None:
                 # A block further on depends on all that this one does, and on more.
                 return self._none(NoEntryReason.NOT_TRUE)
             return Entry(
                 searched_from=self._feed.position,
-                kind=kind,
-                bit=8 * self._feed.position + bit,
+                kind=EntryKind.GZIP_MEMBER if place.is_member else EntryKind.BLOCK,
+                bit=8 * self._feed.position + place.bit,
                 true_from=proof.true_from,
                 window_crc32=proof.window_crc32,
             )
         return None
-
-    def _try(self, bit: int, kind: EntryKind) -> _Proof | None:
-        """Decompress from a candidate on; return None where it is none, or where the archive ends too soon."""
-        windows = (None, None) if kind is EntryKind.GZIP_MEMBER else (LOW_MARKS, INVERSE_MARKS)
-        one, other = (Inflation(window, bit=bit & 7) for window in windows)
-        compare = _Comparison()
-        used = 0
-        try:
-            while not self._decided(used, compare):
-                step = next((end for end in _STEPS if end > used), used + _STEPS[-1]) - used
-                start = (bit >> 3) + used
-                some = self._feed.peek(start + step)[start : start + step]
-                if not some:
-                    self._met_end = True
-                    return None
-                self._long_trials += used == _STEPS[1]
-                used += len(some)
-                one.give(some)
-                other.give(some)
-                while not one.hungry and compare.size_bytes < _MOST_OUTPUT_BYTES:
-                    compare.add(one.inflate(_PIECE_BYTES), other.inflate(_PIECE_BYTES))
-        except zlib.error:
-            return None
-        return _Proof(compare.true_from, compare.window_crc32())
-
-    @staticmethod
-    def _decided(used: int, compare: _Comparison) -> bool:
-        proven = used >= _PROOF_BYTES or compare.size_bytes >= _MOST_OUTPUT_BYTES
-        # Empty blocks without end have no output.
-        hopeless = max(used, compare.size_bytes) >= _MOST_OUTPUT_BYTES
-        return proven and (compare.true_from is not None or hopeless)
-
-
-class _Comparison:
-    """Finds the first 32 KiB in which two outputs agree."""
-
-    def __init__(self) -> None:
-        self.size_bytes = 0
-        self.true_from: int | None = None
-        self._agree_from = 0
-        self._agreeing: list[bytes] = []
-
-    def add(self, one: bytes, other: bytes) -> None:
-        """Compare the next bytes of the two, of the same size."""
-        start, self.size_bytes = self.size_bytes, self.size_bytes + len(one)
-        if self.true_from is not None:
-            return
-        begin = 0
-        if one != other:
-            differ = np.nonzero(np.frombuffer(one, np.uint8) != np.frombuffer(other, np.uint8))[0]
-            for place in (int(found) for found in differ):
-                if start + place - self._agree_from >= WINDOW_BYTES:
-                    break
-                self._agree_from, begin = start + place + 1, place + 1
-                self._agreeing.clear()
-        self._agreeing.append(one[begin:])
-        if self.size_bytes - self._agree_from >= WINDOW_BYTES:
-            self.true_from = self._agree_from
-
-    def window_crc32(self) -> int:
-        """Return the CRC-32 of the first 32 KiB that agree."""
-        return zlib.crc32(b"".join(self._agreeing)[:WINDOW_BYTES])
