@@ -39,6 +39,13 @@ def test_a_sample_is_written_and_found_again(tmp_path: Path, capsys: pytest.Capt
     assert "made before with the same options" in streams.err
 
 
+def test_clips_can_be_files_of_their_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["make-sample", str(tmp_path), *_SMALL, "--packing", "files"]) == 0
+    assert " in 5 files, in " in capsys.readouterr().err
+    assert len(list(tmp_path.rglob("*.mp4"))) == 5
+    assert not list(tmp_path.rglob("*.tar.gz"))
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -49,6 +56,7 @@ def test_a_sample_is_written_and_found_again(tmp_path: Path, capsys: pytest.Capt
         (("--clips", "40", "--clip-bytes", "much"), "'much' is not a size"),
         (("--clips", "40", "--archives", "0"), "into 0 archives"),
         (("--clips", "40", "--duration", "9s", "1s"), "Clips of 9.0 to 1.0 s"),
+        (("--clips", "40", "--with-flaws", "--packing", "files"), "cannot be planted among loose files"),
         (("--clips", "3", "--with-flaws"), "each flaw needs a clip of its own"),
     ],
 )

@@ -8,13 +8,14 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import get_args
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from reelstream.errors import ConfigError
 from reelstream.sampledata.make import SampleProgress, make_sample
-from reelstream.sampledata.options import SampleOptions, parse_size
+from reelstream.sampledata.options import Packing, SampleOptions, parse_size
 from reelstream.sampledata.record import SampleSummary
 from reelstream.units import count, format_bytes, format_seconds, parse_bytes, parse_seconds
 
@@ -42,6 +43,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--duration", nargs=2, metavar=("MIN", "MAX"), help="least and most seconds of a clip (default 5s 30s)"
     )
+    parser.add_argument(
+        "--packing",
+        choices=get_args(Packing),
+        default="tar.gz",
+        help="what holds the clips: tar.gz (default), tar, zip, or files: each clip is a file of its own",
+    )
     parser.add_argument("--with-flaws", action="store_true", help="plant what goes wrong in published datasets")
     parser.add_argument("--repo-id", metavar="ORG/NAME", help="the repository (default sample/llava-video-mini)")
 
@@ -52,7 +59,7 @@ def run(arguments: argparse.Namespace) -> int:
     begun_s = time.monotonic()
     with _shown_progress() as progress:
         summary = make_sample(arguments.folder, options, progress)
-    print(_sentence(summary, time.monotonic() - begun_s), file=sys.stderr)
+    print(_sentence(summary, options.packing, time.monotonic() - begun_s), file=sys.stderr)
     print(summary.folder)
     return 0
 
@@ -77,16 +84,18 @@ def _options(arguments: argparse.Namespace) -> SampleOptions:
         num_heldout=arguments.heldout,
         questions=arguments.questions,
         with_flaws=arguments.with_flaws,
+        packing=arguments.packing,
         # The defaults live in SampleOptions only.
         **{name: value for name, value in chosen.items() if value is not None},
     )
 
 
-def _sentence(summary: SampleSummary, wall_s: float) -> str:
+def _sentence(summary: SampleSummary, packing: Packing, wall_s: float) -> str:
     verb = "found" if summary.reused else "wrote"
+    held_by = "file" if packing == "files" else "archive"
     text = (
         f"{verb} {summary.repo_id}: {count(summary.num_clips, 'clip')}, {count(summary.num_rows, 'row')}, "
-        f"{format_bytes(summary.size_bytes)} in {count(summary.num_archives, 'archive')}"
+        f"{format_bytes(summary.size_bytes)} in {count(summary.num_archives, held_by)}"
     )
     if summary.flaws:
         text += f", {count(len(summary.flaws), 'flaw')} (listed in its README)"

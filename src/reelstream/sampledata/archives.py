@@ -1,25 +1,51 @@
-"""Writes `.tar.gz` archives in one stream, as GNU tar and gzip would."""
+"""Writes archives, each in one stream: tar as GNU tar would, packed as gzip would or not; zips that store; files."""
 
 from __future__ import annotations
 
 import contextlib
 import gzip
 import shutil
+import stat
 import subprocess
 import tarfile
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
-from typing import IO, cast
+from typing import IO, Protocol, cast
 
 from reelstream.errors import DiskError
+from reelstream.sampledata.options import Packing
 
 # One moment for all, so that the same seed gives the same bytes: 2024-10-01 00:00 UTC.
 _MODIFIED_S = 1_727_740_800
+_MODIFIED = (2024, 10, 1, 0, 0, 0)
 _LEVEL = 6  # what `tar czf` uses
 
 
-class ArchiveWriter:
-    """Adds members to one archive; made by `open_archive`.
+class ArchiveWriter(Protocol):
+    """Adds members to one archive; made by `open_archive`."""
+
+    def add(self, path: str, content: bytes) -> None:
+        """Append a file; folders above it that the archive has not named yet come first, as GNU tar lists them."""
+        ...
+
+
+class _Folders:
+    """Which folders an archive has named."""
+
+    def __init__(self) -> None:
+        self._named: set[str] = set()
+
+    def new_above(self, path: str) -> Iterator[str]:
+        """Yield the folders above a path that were not named before, the outermost first, without a slash."""
+        for folder in reversed(PurePosixPath(path).parents[:-1]):
+            if str(folder) not in self._named:
+                self._named.add(str(folder))
+                yield str(folder)
+
+
+class _TarWriter:
+    """Writes a tar.
 
     Headers are `tarfile`'s, the stream is ours: `tarfile`'s own writes end marks into a broken pipe when it is dropped.
     """
@@ -27,16 +53,13 @@ class ArchiveWriter:
     def __init__(self, stream: IO[bytes], prefix: str) -> None:
         self._stream = stream
         self._prefix = prefix
-        self._folders: set[str] = set()
+        self._folders = _Folders()
         self._size_bytes = 0
 
     def add(self, path: str, content: bytes) -> None:
-        """Append a file; folders above it that the archive has not named yet come first, as GNU tar lists them."""
-        for folder in reversed(PurePosixPath(path).parents[:-1]):
-            if str(folder) not in self._folders:
-                self._folders.add(str(folder))
-                # Its slash is what tarfile adds to a folder's name by itself.
-                self._write(self._header(str(folder), kind=tarfile.DIRTYPE, mode=0o755, size_bytes=0))
+        for folder in self._folders.new_above(path):
+            # Its slash is what tarfile adds to a folder's name by itself.
+            self._write(self._header(folder, kind=tarfile.DIRTYPE, mode=0o755, size_bytes=0))
         self._write(self._header(path, kind=tarfile.REGTYPE, mode=0o644, size_bytes=len(content)))
         self._write(content)
         self._fill_up(tarfile.BLOCKSIZE)
@@ -63,22 +86,61 @@ class ArchiveWriter:
         self._write(bytes(-self._size_bytes % unit_bytes))
 
 
+class _ZipWriter:
+    """Members are stored as they are: media hardly shrink, and it is how datasets of videos are published."""
+
+    def __init__(self, packed: zipfile.ZipFile, prefix: str) -> None:
+        self._zip = packed
+        self._prefix = prefix
+        self._folders = _Folders()
+
+    def add(self, path: str, content: bytes) -> None:
+        for folder in self._folders.new_above(path):
+            self._zip.writestr(self._entry(f"{folder}/", stat.S_IFDIR | 0o755), b"")
+        self._zip.writestr(self._entry(path, stat.S_IFREG | 0o644), content)
+
+    def _entry(self, path: str, mode: int) -> zipfile.ZipInfo:
+        entry = zipfile.ZipInfo(self._prefix + path, _MODIFIED)
+        entry.create_system = 3  # Unix, on each system
+        entry.external_attr = mode << 16
+        return entry
+
+
+class _FileWriter:
+    """No archive: the only member is the file."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def add(self, path: str, content: bytes) -> None:  # noqa: ARG002 - its name is the file's
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        with self._path.open("xb") as file:
+            file.write(content)
+
+
 @contextlib.contextmanager
-def open_archive(path: Path, *, prefix: str = "") -> Iterator[ArchiveWriter]:
+def open_archive(path: Path, packing: Packing = "tar.gz", *, prefix: str = "") -> Iterator[ArchiveWriter]:
     """Open an archive for writing from its first byte to its last; it is whole once the block has ended.
 
     Args:
-        path: The archive.
+        path: The archive; or, of loose files, the file, whose only member is to be added.
+        packing: What is written.
         prefix: Stands before all member names, such as `./`.
 
     Raises:
         DiskError: Where it cannot be written.
     """
     try:
-        with _compressed(path) as stream:
-            writer = ArchiveWriter(stream, prefix)
-            yield writer
-            writer.finish()
+        if packing == "files":
+            yield _FileWriter(path)
+        elif packing == "zip":
+            with zipfile.ZipFile(path, "x") as packed:
+                yield _ZipWriter(packed, prefix)
+        else:
+            with _compressed(path) if packing == "tar.gz" else path.open("xb") as stream:
+                writer = _TarWriter(stream, prefix)
+                yield writer
+                writer.finish()
     except OSError as error:
         if isinstance(error, DiskError):
             raise

@@ -19,7 +19,7 @@ from reelstream.sampledata.annotations import write_annotations
 from reelstream.sampledata.archives import open_archive
 from reelstream.sampledata.encoding import encode_clip
 from reelstream.sampledata.flaws import TEXT_MEMBER_CONTENT, TEXT_MEMBER_PATH, FlawKind, flawed_content
-from reelstream.sampledata.options import SampleOptions
+from reelstream.sampledata.options import Packing, SampleOptions
 from reelstream.sampledata.plan import PlannedArchive, PlannedClip, PlannedSubset, SamplePlan, plan_sample
 from reelstream.sampledata.readme import readme_text
 from reelstream.sampledata.record import SampleSummary, SubsetSummary, find_existing, write_record
@@ -118,7 +118,7 @@ def _write(
             (staging / subset.name).mkdir()
             num_rows = write_annotations(staging / subset.name, subset, seed=options.seed, questions=options.questions)
             for archive in subset.archives:
-                for clip_bytes in _write_archive(staging / archive.path, archive, contents):
+                for clip_bytes in _write_archive(staging / archive.path, archive, contents, options.packing):
                     media_bytes += clip_bytes
                     done_clips += 1
                     progress(SampleProgress(done_clips=done_clips, num_clips=len(plan.clips), media_bytes=media_bytes))
@@ -135,9 +135,9 @@ def _write(
     )
 
 
-def _write_archive(path: Path, archive: PlannedArchive, contents: Iterator[bytes]) -> Iterator[int]:
+def _write_archive(path: Path, archive: PlannedArchive, contents: Iterator[bytes], packing: Packing) -> Iterator[int]:
     """Write one archive; yield the bytes of each clip once it is in."""
-    with open_archive(path, prefix="./" * (FlawKind.DOT_SLASH in archive.flaws)) as writer:
+    with open_archive(path, packing, prefix="./" * (FlawKind.DOT_SLASH in archive.flaws)) as writer:
         if FlawKind.TEXT_MEMBER in archive.flaws:
             writer.add(TEXT_MEMBER_PATH, TEXT_MEMBER_CONTENT)
         for clip in archive.clips:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import dataclasses
 import re
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from reelstream.errors import ConfigError
 from reelstream.sampledata.barcode import LARGEST_NUMBER
 
 Questions = Literal["motion", "all"]
 """What the rows are about: only the direction of motion, or shape, colour, count and motion mixed."""
+
+Packing = Literal["tar.gz", "tar", "zip", "files"]
+"""What holds the clips: archives of one of three kinds, or nothing: each clip is a file of its own."""
 
 DEFAULT_SIZES = ((320, 240), (240, 320), (384, 216))
 DEFAULT_NUM_ARCHIVES = 8
@@ -35,7 +38,10 @@ class SampleOptions:
     seed: int = 0
     """Of everything that is drawn by chance."""
     num_archives: int | None = None
-    """Archives of the two training subsets together; `None` is 8, or one a clip where there are fewer clips."""
+    """Archives of the two training subsets together; `None` is 8, or one a clip where there are fewer clips.
+
+    With loose files it still says how many clips fall to each of the two.
+    """
     num_heldout: int | None = None
     """Clips of the held-out subset; `None` is a tenth of `num_clips`, at least 20; 0 is no such subset."""
     sizes: tuple[tuple[int, int], ...] = DEFAULT_SIZES
@@ -44,6 +50,8 @@ class SampleOptions:
     """What the rows are about."""
     with_flaws: bool = False
     """Whether to plant what goes wrong in published datasets."""
+    packing: Packing = "tar.gz"
+    """What holds the clips; the clips and what is said of them are the same for each."""
     repo_id: str = "sample/llava-video-mini"
     """Names the folder `<organisation>/<name>`."""
     clip_bytes: int = 450_000
@@ -58,6 +66,13 @@ class SampleOptions:
         self._check_video()
         if self.questions not in {"motion", "all"}:
             raise ConfigError(f"questions is {self.questions!r}.", "Choose 'motion' or 'all'.")
+        if self.packing not in get_args(Packing):
+            raise ConfigError(f"packing is {self.packing!r}.", f"Choose one of {', '.join(get_args(Packing))}.")
+        if self.packing == "files" and self.with_flaws:
+            raise ConfigError(
+                "Flaws cannot be planted among loose files: most of them are flaws of archives.",
+                "Choose tar.gz, tar or zip, or leave the flaws out.",
+            )
         if not _REPO_ID.fullmatch(self.repo_id):
             raise ConfigError(
                 f"The repository id {self.repo_id!r} is not of the form organisation/name.",

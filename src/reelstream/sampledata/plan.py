@@ -20,7 +20,7 @@ from reelstream.sampledata.flaws import (
     flawed_path,
     flawed_spec,
 )
-from reelstream.sampledata.options import SampleOptions
+from reelstream.sampledata.options import Packing, SampleOptions
 from reelstream.sampledata.scene import Scene, deal, deal_scenes
 
 HELDOUT_SUBSET = "0_30_s_heldout_v0_1"
@@ -52,7 +52,7 @@ class PlannedClip:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlannedArchive:
-    """One archive of a subset."""
+    """One archive of a subset, or one clip that is a file of its own."""
 
     path: str
     """In the repository."""
@@ -100,7 +100,7 @@ def plan_sample(options: SampleOptions) -> SamplePlan:
         clips = [PlannedClip(path=next(names), spec=next(specs)) for _ in range(num_clips)]
         if options.with_flaws:
             clips = _with_flaws(clips, ACADEMIC_FLAWS if source == "academic" else YOUTUBE_FLAWS, chance)
-        archives = _into_archives(f"0_30_s_{source}_v0_1", clips, num_archives)
+        archives = _into_archives(f"0_30_s_{source}_v0_1", clips, num_archives, options.packing)
         if options.with_flaws:
             archives = _with_academic_flaws(archives) if source == "academic" else _with_stray(archives, names, specs)
         subsets.append(PlannedSubset(name=f"0_30_s_{source}_v0_1", archives=archives))
@@ -109,7 +109,7 @@ def plan_sample(options: SampleOptions) -> SamplePlan:
             PlannedClip(path=f"academic_source/heldout/{number:05d}.mp4", spec=next(specs))
             for number in range(options.heldout)
         ]
-        archives = _into_archives(HELDOUT_SUBSET, clips, 1)
+        archives = _into_archives(HELDOUT_SUBSET, clips, 1, options.packing)
         subsets.append(PlannedSubset(name=HELDOUT_SUBSET, archives=archives, heldout=True))
     return SamplePlan(subsets=tuple(subsets), flaws=tuple(_list_flaws(subsets)))
 
@@ -146,14 +146,18 @@ def _specs(options: SampleOptions) -> Iterator[ClipSpec]:
         )
 
 
-def _into_archives(subset: str, clips: Sequence[PlannedClip], num_archives: int) -> tuple[PlannedArchive, ...]:
-    """Deal clips to archives in order; the last ones are the smaller ones."""
+def _into_archives(
+    subset: str, clips: Sequence[PlannedClip], num_archives: int, packing: Packing
+) -> tuple[PlannedArchive, ...]:
+    """Deal clips to archives in order, the last ones are the smaller ones; a loose file is an archive of one clip."""
+    if packing == "files":
+        return tuple(PlannedArchive(path=f"{subset}/{clip.path}", clips=(clip,)) for clip in clips)
     each, left = divmod(len(clips), num_archives)
     archives = []
     first = 0
     for number in range(num_archives):
         end = first + each + (number < left)
-        path = f"{subset}/{subset}_videos_{number + 1}.tar.gz"
+        path = f"{subset}/{subset}_videos_{number + 1}.{packing}"
         archives.append(PlannedArchive(path=path, clips=tuple(clips[first:end])))
         first = end
     return tuple(archives)

@@ -30,7 +30,7 @@ Each clip shows one or several shapes that cross the frame once. The texts are a
 The black and white pattern in the upper left corner of each frame is its number, counted from 0 in order of
 presentation; `reelstream.sampledata.read_frame_number` reads it.
 
-| subset | clips | captions | open-ended | multiple-choice | archives |
+| subset | clips | captions | open-ended | multiple-choice | {held_by} |
 |---|---|---|---|---|---|
 {table}
 
@@ -51,6 +51,7 @@ Planted on purpose, to see that a reader copes with them:
 
 def readme_text(options: SampleOptions, summary: SampleSummary) -> str:
     """Return the README, the planted flaws listed in it."""
+    held_by = "file" if options.packing == "files" else "archive"
     table = "\n".join(
         f"| `{subset.name}` | {subset.num_clips} | "
         + " | ".join(str(subset.num_rows.get(kind, 0)) for kind in ("cap", "oe", "mc"))
@@ -62,7 +63,8 @@ def readme_text(options: SampleOptions, summary: SampleSummary) -> str:
         seed=options.seed,
         clips=count(summary.num_clips, "clip"),
         rows=count(summary.num_rows, "row"),
-        archives=count(summary.num_archives, "archive"),
+        held_by=f"{held_by}s",
+        archives=count(summary.num_archives, held_by),
         size=format_bytes(summary.size_bytes),
         questions="the direction of motion" if options.questions == "motion" else "shape, colour, count and motion",
         table=table,

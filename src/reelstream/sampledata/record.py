@@ -33,7 +33,7 @@ class SubsetSummary:
     """Clips that rows refer to."""
     num_rows: dict[AnnotationKind, int]
     archives: tuple[str, ...]
-    """Paths in the repository."""
+    """Paths in the repository; where clips are files of their own, theirs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,6 +105,8 @@ def find_existing(folder: Path, options: SampleOptions) -> SampleSummary | None:
 
 def _refuse_other(folder: Path, found_format: int, found: dict[str, Any], options: SampleOptions) -> None:
     asked = options.as_record()
+    # What was made before there was a choice.
+    found = {"packing": "tar.gz"} | found
     differing = [
         f"{name} {found.get(name)} there, {asked[name]} asked for" for name in asked if found.get(name) != asked[name]
     ]

@@ -3,16 +3,18 @@ from __future__ import annotations
 import gzip
 import shutil
 import tarfile
+import zipfile
 from pathlib import Path
 
 import pytest
 
 from reelstream.errors import DiskError
 from reelstream.sampledata.archives import open_archive
+from reelstream.sampledata.options import Packing
 
 
-def _write(path: Path, prefix: str = "") -> bytes:
-    with open_archive(path, prefix=prefix) as archive:
+def _write(path: Path, packing: Packing = "tar.gz", prefix: str = "") -> bytes:
+    with open_archive(path, packing, prefix=prefix) as archive:
         archive.add("source/a/one.mp4", b"1" * 3000)
         archive.add("source/a/Zoë.mp4", b"2")
         archive.add(f"source/b/{'long' * 30}.mp4", b"3" * 700)
@@ -55,6 +57,35 @@ def test_a_prefix_stands_before_each_name(tmp_path: Path) -> None:
     content = gzip.decompress(_write(tmp_path / "a.tar.gz", prefix="./"))
     assert content.startswith(b"./source/\0")
     assert b"./source/a/one.mp4\0" in content
+
+
+def test_a_plain_tar_is_what_is_compressed_otherwise(tmp_path: Path) -> None:
+    plain = _write(tmp_path / "a.tar", "tar")
+    assert plain == gzip.decompress(_write(tmp_path / "a.tar.gz"))
+    with tarfile.open(tmp_path / "a.tar", "r:") as tar:
+        assert len(tar.getmembers()) == 6
+
+
+def test_a_zip_stores_the_same_members_with_a_prefix_where_told(tmp_path: Path) -> None:
+    content = _write(tmp_path / "a.zip", "zip", prefix="./")
+    assert content == _write(tmp_path / "b.zip", "zip", prefix="./")
+    with zipfile.ZipFile(tmp_path / "a.zip") as packed:
+        assert packed.testzip() is None
+        assert [(entry.filename, entry.is_dir(), entry.file_size) for entry in packed.infolist()] == [
+            ("./source/", True, 0),
+            ("./source/a/", True, 0),
+            ("./source/a/one.mp4", False, 3000),
+            ("./source/a/Zoë.mp4", False, 1),
+            ("./source/b/", True, 0),
+            (f"./source/b/{'long' * 30}.mp4", False, 700),
+        ]
+        assert {entry.compress_type for entry in packed.infolist()} == {zipfile.ZIP_STORED}
+
+
+def test_a_loose_file_is_its_only_member(tmp_path: Path) -> None:
+    with open_archive(tmp_path / "below" / "one.mp4", "files") as archive:
+        archive.add("one.mp4", b"1" * 3000)
+    assert (tmp_path / "below" / "one.mp4").read_bytes() == b"1" * 3000
 
 
 @pytest.mark.usefixtures("_compressor")

@@ -12,8 +12,12 @@ from typing import NamedTuple
 import av
 import pytest
 
+from reelstream.archive import FileSource
+from reelstream.archive.containers import Container, open_stream
+from reelstream.catalog import find_subsets, select_subset
 from reelstream.errors import DiskError
 from reelstream.sampledata import FlawKind, SampleProgress, SampleSummary, make_sample, read_frame_number
+from reelstream.types import Repository, RepositoryFile
 from unit.sampledata.sampledata_samples import rgb_frame, small_options
 
 
@@ -80,6 +84,35 @@ def test_a_sample_holds_what_its_summary_says(tmp_path: Path) -> None:
     assert [state.done_clips for state in seen] == list(range(1, 21))
     assert seen[-1].media_bytes == media_bytes
     assert [path.name for path in (tmp_path / "sample").iterdir()] == ["llava-video-mini"]
+
+
+def _clips_by_subset(folder: Path) -> dict[tuple[str, str], str]:
+    """Digests of all clips as a reader finds them: by the repository's layout, out of whatever holds them."""
+    paths = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    files = tuple(
+        RepositoryFile(path=path.relative_to(folder).as_posix(), size_bytes=path.stat().st_size, sha256=None)
+        for path in paths
+    )
+    repository = Repository(repo_id="made/sample", commit="c" * 40, files=files)
+    digests = {}
+    for name in find_subsets(repository):
+        for archive in select_subset(repository, name).archives:
+            with open_stream(Container.of(archive), FileSource(folder / archive.path), learn=False) as stream:
+                for member in stream.members():
+                    digests[name, member.name] = hashlib.sha256(b"".join(member.chunks())).hexdigest()
+    return digests
+
+
+def test_each_packing_holds_the_same_clips(tmp_path: Path) -> None:
+    found = {}
+    for packing in ("tar.gz", "tar", "zip", "files"):
+        options = small_options(num_clips=4, num_heldout=1, packing=packing)
+        summary = make_sample(tmp_path / packing, options)
+        assert summary.num_archives == 5  # four archives and the held-out one, or five files
+        assert make_sample(tmp_path / packing, options).reused
+        found[packing] = _clips_by_subset(summary.folder)
+    assert len(found["tar.gz"]) == 5
+    assert found["tar.gz"] == found["tar"] == found["zip"] == found["files"]
 
 
 def test_the_mean_size_is_the_one_asked_for(tmp_path: Path) -> None:

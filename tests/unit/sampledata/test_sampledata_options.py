@@ -30,6 +30,8 @@ def test_defaults_follow_the_number_of_clips() -> None:
         ({"sizes": ((64, 64),)}, "64x64 cannot be used"),
         ({"sizes": ((640, 128),)}, "too narrow"),
         ({"questions": "some"}, "questions is 'some'"),
+        ({"packing": "rar"}, "packing is 'rar'"),
+        ({"packing": "files", "with_flaws": True}, "cannot be planted among loose files"),
         ({"repo_id": "../elsewhere"}, "not of the form"),
         ({"repo_id": "nobody"}, "not of the form"),
         ({"clip_bytes": 10}, "Clips of 10 bytes"),
