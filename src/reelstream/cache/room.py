@@ -26,7 +26,8 @@ clips that move, and windows ahead must find room there as well:
 clip budget │ kept                 │ moving: share of lane 0 │ … │ share of lane L-1 │ for all │
 ```
 
-As long as no window is larger than such a share, nothing that is kept is ever given up.
+Half of what moves is for all there, as it roughly is in the whole. As long as no window is larger than such a share,
+nothing that is kept is ever given up.
 """
 
 from __future__ import annotations

@@ -135,9 +135,17 @@ def test_without_prefetching_only_the_windows_in_use_are_on_disk(simulation: Sim
     run(simulation, random.Random(seed), ahead=False)
 
 
-def make_room(num_lanes: int, *, ahead: bool = True, budget_bytes: int = 1200 * BLOCK) -> Room:
+def make_room(
+    num_lanes: int, *, ahead: bool = True, budget_bytes: int = 1200 * BLOCK, moving_bytes: int | None = None
+) -> Room:
     limits = WindowLimits.of(cache_size=100, num_lanes=num_lanes, clip_budget_bytes=budget_bytes)
-    return Room(clip_budget_bytes=budget_bytes, num_lanes=num_lanes, window_bytes=limits.size_bytes, ahead=ahead)
+    return Room(
+        clip_budget_bytes=budget_bytes,
+        num_lanes=num_lanes,
+        window_bytes=limits.size_bytes,
+        ahead=ahead,
+        moving_bytes=moving_bytes,
+    )
 
 
 def fill(room: Room, lane: int, window: int, size_bytes: int) -> int:
@@ -204,3 +212,74 @@ def test_the_smallest_budget_for_a_clip_works_with_that_clip(num_lanes: int) -> 
     smallest = make_room(num_lanes).smallest_budget_for(clip_bytes)
     assert make_room(num_lanes, budget_bytes=smallest).largest_clip_bytes >= clip_bytes
     assert make_room(num_lanes, budget_bytes=smallest - 1).largest_clip_bytes < clip_bytes
+
+
+def test_windows_ahead_fill_no_more_than_what_is_left_beside_the_kept() -> None:
+    room = make_room(4, moving_bytes=400 * BLOCK)
+    room.admit(0, 0, BLOCK)
+    # Its own share of what moves, an eighth, and the half that is for all.
+    assert fill(room, 0, 1, 10 * BLOCK) == (50 + 200) // 10 - 1
+    for lane in (1, 2, 3):
+        room.admit(lane, 0, BLOCK)
+        assert fill(room, lane, 1, 7 * BLOCK) == 49 // 7
+    assert room.held_bytes <= 400 * BLOCK
+
+
+def test_a_front_window_is_filled_whatever_is_kept() -> None:
+    room = make_room(4, moving_bytes=0)
+    for lane in range(4):
+        room.admit(lane, 0, BLOCK)
+        assert not room.may_admit(lane, 1, BLOCK)
+        assert room.next_range_bytes(lane, 1) == 0
+        assert room.may_admit(lane, 0, room.largest_clip_bytes)
+        assert room.next_range_bytes(lane, 0) == room.range_bytes // 2
+
+
+def test_kept_clips_are_used_ahead_where_those_that_move_find_no_room() -> None:
+    room = make_room(2, moving_bytes=8 * BLOCK)
+    room.admit(0, 0, 5 * BLOCK)
+    assert not room.may_admit(0, 1, 2 * BLOCK)
+    assert room.may_admit(0, 1, 2 * BLOCK, in_place=True)
+    room.admit(0, 1, 2 * BLOCK, in_place=True)
+    # They cannot be given up while they are used: so they leave the other lane its share.
+    while room.may_admit(0, 1, 100 * BLOCK, in_place=True):
+        room.admit(0, 1, 100 * BLOCK, in_place=True)
+    assert room.held_bytes == (5 + 2 + 700) * BLOCK
+    assert room.may_admit(1, 0, 300 * BLOCK)
+    room.free(0, 0, 5 * BLOCK)
+    room.finish_window(0, 0)
+    room.free(0, 1, 702 * BLOCK, in_place=True)
+    room.finish_window(0, 1)
+    assert room.held_bytes == 0
+
+
+def test_kept_clips_are_given_up_for_front_windows_only_and_no_more_than_is_missing() -> None:
+    room = make_room(2, moving_bytes=200 * BLOCK)
+    room.admit(0, 0, 100 * BLOCK)
+    kept_bytes = 1000 * BLOCK
+    assert room.shortage_bytes(0, 0, 100 * BLOCK, kept_bytes) == 0
+    assert room.shortage_bytes(0, 0, 101 * BLOCK, kept_bytes) == BLOCK
+    assert room.shortage_bytes(1, 0, 101 * BLOCK, kept_bytes) == BLOCK
+    assert room.shortage_bytes(0, 1, 101 * BLOCK, kept_bytes) == 0
+    # A clip that is used in place is one of the kept.
+    room.admit(0, 0, 50 * BLOCK, in_place=True)
+    assert room.shortage_bytes(0, 0, 100 * BLOCK, kept_bytes) == 0
+
+
+def test_a_window_whose_clips_come_and_go_in_any_order_stays_the_front_one_until_it_is_finished() -> None:
+    room = make_room(1, ahead=False)
+    room.admit(0, 0, BLOCK)
+    room.free(0, 0, BLOCK)
+    assert room.held_bytes == 0
+    assert room.may_admit(0, 0, BLOCK)
+    assert not room.may_admit(0, 1, BLOCK)
+    room.finish_window(0, 0)
+    room.finish_window(0, 1)
+    assert room.may_admit(0, 2, BLOCK), "a window of no clips at all has passed"
+
+
+def test_ranged_reads_are_small_where_little_moves_and_as_before_where_nothing_is_kept() -> None:
+    budget_bytes = 10**9
+    assert make_room(4, budget_bytes=budget_bytes).range_bytes == 32_000_000
+    assert make_room(4, budget_bytes=budget_bytes, moving_bytes=10**8).range_bytes == 10**8 // 16
+    assert make_room(4, budget_bytes=budget_bytes, moving_bytes=0).range_bytes == 1 << 19
