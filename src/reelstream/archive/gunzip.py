@@ -10,6 +10,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterator
 
+from reelstream.archive.checksum import crc32
 from reelstream.archive.forward import ForwardReader
 from reelstream.archive.inflation import Inflation
 from reelstream.errors import ArchiveChecksumError, ArchiveError
@@ -24,6 +25,7 @@ class GunzipReader(ForwardReader):
     Args:
         chunks: The compressed bytes. Whatever iterating raises passes through.
         path: Names the archive in errors.
+        inflation: What to decompress with, at its beginning.
 
     Raises (from each method that reads):
         ArchiveError: Where the bytes are no gzip, or end too early.
@@ -31,15 +33,14 @@ class GunzipReader(ForwardReader):
             its bytes.
     """
 
-    def __init__(self, chunks: Iterator[bytes], path: str) -> None:
+    def __init__(self, chunks: Iterator[bytes], path: str, inflation: Inflation | None = None) -> None:
         self._chunks = chunks
         self._path = path
-        self._inflation = Inflation()
+        self._inflation = Inflation() if inflation is None else inflation
         self._crc32 = 0
         self._member_start = 0
         self._inflated_bytes = 0
         self._mismatch: ArchiveChecksumError | None = None
-        self._maybe_pending = False
         self._piece = memoryview(b"")
         self._members = 0
         self.position = 0
@@ -71,7 +72,7 @@ class GunzipReader(ForwardReader):
             piece = inflation.inflate(_PIECE_BYTES)
         except zlib.error as error:
             raise self._translated(error) from error
-        self._crc32 = zlib.crc32(piece, self._crc32)
+        self._crc32 = crc32(piece, self._crc32)
         self._inflated_bytes += len(piece)
         if inflation.ends:
             self._check_member()
@@ -87,11 +88,8 @@ class GunzipReader(ForwardReader):
         self._members += 1
         self._crc32, self._member_start = 0, self._inflated_bytes
 
-    def _between_members(self) -> bool:
-        return self._inflation.between_members
-
     def _end_of_input(self) -> bool:
-        if self._between_members() and self._members:
+        if self._inflation.between_members:
             if self._mismatch is not None:
                 raise self._mismatch
             self.at_end = True
@@ -103,8 +101,6 @@ class GunzipReader(ForwardReader):
 
     def _translated(self, error: zlib.error) -> ArchiveError:
         message = str(error)
-        if "incorrect data check" in message or "incorrect length check" in message:
-            return self._wrong_checksum()
         if self.position == 0 and self._members == 0:
             return ArchiveError(f"{self._path} is not a gzip file ({message})", "check what was published there")
         return ArchiveError(f"{self._where()}: the gzip data are damaged ({message})", "tell the archive's publisher")

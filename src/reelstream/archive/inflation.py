@@ -1,12 +1,14 @@
 """Decompression that begins at a gzip header, or at a deflate block inside a gzip member, after a window of choice.
 
-`GunzipReader` leaves a gzip's frame to zlib. Here it is read by hand (RFC 1952), since zlib can't check the checksum of
-a gzip member that was entered in its middle: whoever has its other pieces can, and needs what its end says.
+A gzip's frame is read by hand (RFC 1952), since zlib can't check the checksum of a gzip member that was entered in its
+middle: whoever has its other pieces can, and needs what its end says.
 """
 
 from __future__ import annotations
 
+import functools
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from reelstream.archive.alignment import aligned_byte, raw_inflater
@@ -34,22 +36,35 @@ class Inflation:
     Args:
         window: None to begin at a gzip header; else what came before the deflate block to begin at.
         bit: The bit of the first byte at which that block begins.
+        stand_in: What to feed instead of the first byte, where that is not for `bit` to say (inside a stored block).
+        position: What `position` begins at.
 
     Raises (from `inflate`):
         zlib.error: Where the bytes are not what must come.
     """
 
-    def __init__(self, window: bytes | None = None, *, bit: int = 0) -> None:
-        self._inflater = None if window is None else raw_inflater(window)
-        self._bit = bit
+    def __init__(
+        self,
+        window: bytes | None = None,
+        *,
+        bit: int = 0,
+        stand_in: Callable[[int], bytes] | None = None,
+        position: int = 0,
+    ) -> None:
+        if stand_in is None and bit:
+            stand_in = functools.partial(aligned_byte, bit=bit)
+        self._stand_in = stand_in
         self._given = b""
         self._maybe_pending = False
+        self._is_inside = window is not None  # of deflate data, rather than of a frame
         self._in_trailer = False
         self._members = 0
-        self.position = 0
+        self.position = position
         """Bytes of output so far."""
         self.ends: list[tuple[int, GzipTrailer]] = []
         """The gzip members that ended, and where in the output; the user takes them out."""
+        if window is not None:
+            self._begin_data(window)
 
     @property
     def hungry(self) -> bool:
@@ -59,31 +74,47 @@ class Inflation:
     @property
     def between_members(self) -> bool:
         """Whether the file may end here."""
-        return self._inflater is None and not self._in_trailer and not self._given and self._members > 0
+        return not self._is_inside and not self._in_trailer and not self._given and self._members > 0
 
     def give(self, compressed: memoryview | bytes) -> None:
         """Add compressed bytes to those not used yet; only while `hungry`."""
-        if self._bit and compressed:
-            compressed = aligned_byte(compressed[0], self._bit) + bytes(compressed[1:])
-            self._bit = 0
+        if self._stand_in is not None and compressed:
+            compressed = self._stand_in(compressed[0]) + bytes(compressed[1:])
+            self._stand_in = None
         self._given = self._given + bytes(compressed) if self._given else bytes(compressed)
         self._maybe_pending = True
 
     def inflate(self, most_bytes: int) -> bytes:
         """Return the next output, at most `most_bytes`; it may be empty although more is to come (see `hungry`)."""
-        if self._inflater is None:
+        if not self._is_inside:
             self._maybe_pending = self._take_trailer() if self._in_trailer else self._take_header()
             return b""
+        piece = self._decompress(most_bytes)
+        self.position += len(piece)
+        return piece
+
+    def close(self) -> None:
+        """Give memory back at once, where it isn't Python's own; it can be called twice."""
+
+    def _decompress(self, most_bytes: int) -> bytes:
+        """Return output of the gzip member; say whether more may be pending, and where the member's data end."""
         piece = self._inflater.decompress(self._given, most_bytes)
         self._given = self._inflater.unconsumed_tail
         # Output may be waiting inside although all input is consumed.
         self._maybe_pending = bool(self._given) or len(piece) == most_bytes
         if self._inflater.eof:
-            self._given = self._inflater.unused_data
-            self._inflater = None
-            self._in_trailer = self._maybe_pending = True
-        self.position += len(piece)
+            self._end_data(self._inflater.unused_data)
         return piece
+
+    def _begin_data(self, window: bytes = b"") -> None:
+        """Begin to inflate a gzip member's data."""
+        self._inflater = raw_inflater(window)
+
+    def _end_data(self, rest: bytes) -> None:
+        """The last block was passed; `rest` follows it."""
+        self._given = rest
+        self._is_inside = False
+        self._in_trailer = self._maybe_pending = True
 
     def _take_trailer(self) -> bool:
         if len(self._given) < _TRAILER_BYTES:
@@ -102,7 +133,8 @@ class Inflation:
         if size_bytes is None:
             return False
         self._given = self._given[size_bytes:]
-        self._inflater = raw_inflater()
+        self._is_inside = True
+        self._begin_data()
         return True
 
 

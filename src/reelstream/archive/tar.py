@@ -31,6 +31,10 @@ class Member:
     size_bytes: int
     problem: str | None
     """Why its bytes cannot be had (a link, a device, a sparse file); None for a regular file."""
+    link_target: str | None
+    """For a hard link, the name of the member before it whose bytes it shares; None for all others."""
+    header_offset: int
+    """Decompressed offset of its header, extended ones included: what its index row says too."""
     _reader: ForwardReader = field(repr=False)
     _left_bytes: int = field(repr=False)
 
@@ -174,7 +178,13 @@ def member_of(info: tarfile.TarInfo, reader: ForwardReader) -> Member:
         problem = "not a regular file"
     size_bytes = info.size if problem is None else 0
     return Member(
-        name=printable_name(info.name), size_bytes=size_bytes, problem=problem, _reader=reader, _left_bytes=size_bytes
+        name=printable_name(info.name),
+        size_bytes=size_bytes,
+        problem=problem,
+        link_target=printable_name(info.linkname) if info.islnk() else None,
+        header_offset=info.offset,
+        _reader=reader,
+        _left_bytes=size_bytes,
     )
 
 

@@ -1,6 +1,7 @@
 import random
 import tarfile
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
@@ -86,7 +87,10 @@ def test_a_reader_that_goes_on_reports_what_readers_of_their_own_do() -> None:
     with CutReader(BytesSource(PACKED), 0, cuts[1:]) as reader:
         while not reader.finished:
             take(reader.members())
-    assert reader.reports == [one.report for one in read_apart(PACKED, cuts)]
+    apart = [one.report for one in read_apart(PACKED, cuts)]
+    assert [replace(report, border_offset=0) for report in reader.reports] == [
+        replace(report, border_offset=0) for report in apart
+    ]
 
 
 def test_a_cut_is_read_but_for_the_two_clips_around_each_border() -> None:

@@ -17,46 +17,60 @@ of the readers that are left (`settled`), each member comes from exactly one, wh
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from typing import Self
 
+from reelstream.archive.cuts.bookmark import Bookmark, LearnedRow
 from reelstream.archive.cuts.border import BLOCK_BYTES, plausible_header
-from reelstream.archive.cuts.entry import EXPECTED_BYTES, Entry, NoEntry, NoEntryReason, entry_ahead
+from reelstream.archive.cuts.entry import (
+    EXPECTED_BYTES,
+    Entry,
+    EntryKind,
+    NoEntry,
+    NoEntryReason,
+    entry_ahead,
+    find_entry,
+)
 from reelstream.archive.cuts.feed import Feed
-from reelstream.archive.cuts.piece import PieceReader, Segment, Watch
+from reelstream.archive.cuts.learner import CutLearner, Standing
+from reelstream.archive.cuts.piece import PieceReader, Watch
+from reelstream.archive.cuts.report import CutReport, settled
 from reelstream.archive.inflation import Inflation
+from reelstream.archive.seek.inflate import BlockInflation, block_inflation
+from reelstream.archive.seek.seek_points import unknown_before
 from reelstream.archive.source import ByteSource
 from reelstream.archive.tar import Member, member_of, walk_headers
 from reelstream.errors import ArchiveError
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CutReport:
-    """What the reader of a cut found."""
-
-    first_byte: int
-    """The cut's first compressed byte."""
-    served_until: int
-    """The first byte of the cut whose members come next; the archive's size where none do."""
-    owns_none: str | None
-    """Why no member is the cut's; None where some may be."""
-    false_borders: tuple[int, ...]
-    """The first bytes of cuts whose readers begin at no header: what they deliver is void."""
-    piece: tuple[Segment, ...]
-    """Checksums from the cut's border to where the reader stopped."""
+__all__ = ["Bookmark", "CutReader", "CutReport", "LearnedRow", "read_cut", "settled", "whole_only"]
 
 
 class CutReader:
     """Reads a cut of an archive, and may go on into the next ones without reading a byte twice.
 
+    Where it learns, each member's bytes are digested whether they are read or not, and the rows of the archive's index
+    come from `take_rows`.
+
     Args:
         source: The archive.
         first_byte: Where the cut begins; 0 for the first one.
         later_cuts: Where all later cuts of the archive begin, ascending. All of them: the next one may have no border.
+        learn: Whether to learn rows.
+        resume: Where to go on in the cut, for a reader that shall not begin at its border: the member there is the
+            first one. It has to be of this cut of this archive, and of a reader that knew of the same later cuts.
+        inflation: What to decompress with where rows are learned; the fastest one that is found here, unless told.
     """
 
-    def __init__(self, source: ByteSource, first_byte: int, later_cuts: Sequence[int] = ()) -> None:
+    def __init__(
+        self,
+        source: ByteSource,
+        first_byte: int,
+        later_cuts: Sequence[int] = (),
+        *,
+        learn: bool = False,
+        resume: Bookmark | None = None,
+        inflation: BlockInflation | None = None,
+    ) -> None:
         self._source = source
         self._size_bytes = source.size_bytes
         self._own = Watch(first_byte)
@@ -65,6 +79,13 @@ class CutReader:
         self._reader: PieceReader | None = None  # None where decompression has to begin anew
         self._next_cut: Watch | None = None  # at whose border the reader stands
         self._confirmed: set[int] = set()
+        self._resume = resume
+        self._false_before: tuple[int, ...] = ()  # what the bookmark says of cuts that are watched no more
+        self._border_offset = 0
+        found = (block_inflation() if inflation is None else inflation) if learn else None
+        self._learner = None if found is None or found.library is None else CutLearner(found.library)
+        self.problem = found.problem if found else ""
+        """Why no rows are learned although they shall be; empty where they are."""
         self.finished = False
         """Whether the archive's end was reached: there is no cut to go on into."""
         self.reports: list[CutReport] = []
@@ -77,8 +98,10 @@ class CutReader:
         self.close()
 
     def close(self) -> None:
-        """Give up the range that is being read."""
+        """Give up the range that is being read; rows that were learned can still be taken."""
         self._feed.close()
+        if self._learner is not None:
+            self._learner.close()
 
     def members(self) -> Iterator[Member]:
         """Yield the members of the cut; called again, those of the next one.
@@ -88,14 +111,95 @@ class CutReader:
         Raises:
             ArchiveError: As `read_members`.
         """
-        reader = self._stand_at_border()
+        reader = self._go_on_at(self._resume) if self._resume is not None else self._stand_at_border()
         if reader is None:
             return
-        reader.begin_piece()
-        for info, next_header in walk_headers(reader, self._source.path, ends_at=self._ends_at):
-            reader.needed_to = next_header + BLOCK_BYTES
-            yield member_of(info, reader)
+        if self._resume is None:
+            reader.begin_piece()
+            self._border_offset = reader.position
+        self._resume = None
+        headers = walk_headers(reader, self._source.path, ends_at=self._ends_at)
+        learner = self._learner
+        try:
+            if learner is not None:
+                learner.begin_cut()
+            for info, next_header in headers:
+                reader.needed_to = next_header + BLOCK_BYTES
+                if learner is None:
+                    yield member_of(info, reader)
+                else:
+                    yield from learner.pass_member(info, next_header, reader)
+        finally:
+            if learner is not None:
+                learner.finish()
         self._end_cut(reader)
+
+    def take_rows(self, *, now: bool = False) -> list[LearnedRow]:
+        """Return the rows that became known since the last call, in the order of the archive.
+
+        A row is known once its member has passed and, at most 300 KiB further on, it is clear what its seek point
+        needs; all rows of a cut are when its members were taken. They are provisional: only the checksums of all
+        pieces tell whether what they were learned from is what was packed.
+
+        Args:
+            now: Have all rows whose members have passed, at the price of points that lie further ahead, or keep more.
+        """
+        return self._learner.take_rows(now=now) if self._learner is not None else []
+
+    # --- beginning to decompress ----------------------------------------------------------------------------------
+
+    def _reader_at(self, inflation: Inflation, watches: list[Watch]) -> PieceReader:
+        return PieceReader(self._feed, inflation, watches, self._source.path, on_reach=self._note_reached)
+
+    def _begin_at_entry(self, entry: Entry) -> Inflation:
+        if self._learner is None:
+            return entry.begin()
+        if entry.kind is EntryKind.GZIP_MEMBER:
+            return self._learner.begin(None, entry.bit >> 3)
+        return self._learner.begin(unknown_before(entry.bit), entry.bit >> 3)
+
+    def _note_reached(self, watch: Watch) -> None:
+        if self._learner is not None:
+            self._learner.reach(watch.first_byte)
+
+    def _go_on_at(self, bookmark: Bookmark) -> PieceReader:
+        """Return the reader at the bookmark's header."""
+        point = bookmark.point
+        if point.first_byte >= self._size_bytes:
+            raise self._wrong_bookmark()
+        self._false_before = bookmark.false_borders
+        self._confirmed.update(bookmark.confirmed)
+        self._border_offset = bookmark.border_offset
+        self._later = [watch for watch in self._later if watch.first_byte >= bookmark.watch_from]
+        passed = [watch for watch in self._later if watch.first_byte < point.first_byte]
+        for watch in passed:
+            watch.entry = find_entry(self._source, watch.first_byte)
+            if isinstance(watch.entry, Entry) and watch.entry.compressed_position < point.first_byte:
+                # No bookmark of ours: this reader serves that cut's members, and its report says so.
+                self._later.remove(watch)
+        self._feed.move_to(point.first_byte)
+        if self._learner is not None:
+            inflation: Inflation = self._learner.begin(point, point.first_byte)
+        else:
+            inflation = Inflation(point.window(), stand_in=point.stand_in, position=point.output_offset)
+        self._reader = reader = self._reader_at(inflation, self._later)
+        for watch in passed:
+            self._note_reached(watch)
+        reader.needed_to = bookmark.header_offset + BLOCK_BYTES
+        if self._learner is not None:
+            self._learner.expect_header(bookmark.header_offset)
+        missing = bookmark.header_offset - reader.position
+        if reader.skip(missing) < missing:
+            raise self._wrong_bookmark()
+        reader.look_ahead(BLOCK_BYTES)
+        reader.begin_piece(bookmark.segments)
+        return reader
+
+    def _wrong_bookmark(self) -> ArchiveError:
+        return ArchiveError(
+            f"{self._source.path} ends before the place at which reading shall go on",
+            "the saved state is of another archive, or damaged; go on from an older one",
+        )
 
     # --- finding the own border -----------------------------------------------------------------------------------
 
@@ -107,7 +211,8 @@ class CutReader:
             self._next_cut = None
             return self._reader
         if self._own.first_byte == 0 and self._reader is None:
-            self._reader = PieceReader(self._feed, Inflation(), self._later, self._source.path)
+            inflation = Inflation() if self._learner is None else self._learner.begin(None, 0)
+            self._reader = self._reader_at(inflation, self._later)
             return self._reader
         try:
             return self._seek_border() if self._reader or self._enter() else None
@@ -133,13 +238,18 @@ class CutReader:
                 return False
         self._feed.move_to(entry.bit >> 3)
         self._own.enter(entry)
-        self._reader = PieceReader(self._feed, entry.begin(), [self._own, *self._later], self._source.path)
+        self._reader = self._reader_at(self._begin_at_entry(entry), [self._own, *self._later])
+        for watch in self._later:
+            if watch.entry is not None:
+                self._note_reached(watch)
         return True
 
     def _seek_border(self) -> PieceReader | None:
         reader = self._reader
         assert reader is not None
         while True:
+            if self._learner is not None:
+                self._learner.expect_header(reader.position)
             if (rival := self._rival()) is not None:
                 # Its reader begins where this one would, or before; this one may go on for it.
                 self._own_none(NoEntryReason.NEXT_CUT, next_cut=rival, goes_on=True)
@@ -196,14 +306,37 @@ class CutReader:
         """Return whether a header of the archive is the border at which the next reader begins."""
         reader = self._reader
         assert reader is not None
+        if self._learner is not None:
+            self._learner.expect_header(header)
         reader.skip(header - reader.position)
         reader.look_ahead(BLOCK_BYTES)
         here = [watch for watch in self._later if watch.agrees and watch.border == header]
         self._confirmed.update(watch.first_byte for watch in here)
         if not here or self._has_rival(here[-1]):
+            if self._learner is not None:
+                self._learner.stand(self._standing(header, reader))
             return False
         self._next_cut = here[-1]
         return True
+
+    def _standing(self, header: int, reader: PieceReader) -> Standing:
+        """Return what a bookmark at a header says."""
+        undecided = [watch.first_byte for watch in self._later if watch.entry is None or watch.is_pending(header)]
+        watch_from = min(undecided, default=self._size_bytes)
+        return Standing(
+            cut=self._own.first_byte,
+            header_offset=header,
+            border_offset=self._border_offset,
+            segments=reader.end_piece(),
+            watch_from=watch_from,
+            false_borders=self._false_borders(watch_from),
+            confirmed=tuple(sorted(byte for byte in self._confirmed if byte >= watch_from)),
+        )
+
+    def _false_borders(self, end: int) -> tuple[int, ...]:
+        """Return which of the later cuts that begin before a compressed byte went astray."""
+        found = (watch.first_byte for watch in self._later if watch.first_byte < end and self._is_false(watch))
+        return (*self._false_before, *found)
 
     def _has_rival(self, watch: Watch) -> bool:
         """Return whether the reader of that cut may find that the border of a later one lies before its own."""
@@ -220,25 +353,29 @@ class CutReader:
 
     def _end_cut(self, reader: PieceReader) -> None:
         next_cut = self._next_cut
-        self._report(served_until=next_cut, owns_none=None, piece=reader.end_piece())
+        self._report(served_until=next_cut, owns_none=None, reader=reader)
         if next_cut is None:
             self.finished = True
             return
         self._later = self._after(next_cut)
+        self._false_before = ()
         self._own = next_cut
         reader.watch(self._later)
 
     def _report(
-        self, *, served_until: Watch | None, owns_none: NoEntryReason | None, piece: tuple[Segment, ...] = ()
+        self, *, served_until: Watch | None, owns_none: NoEntryReason | None, reader: PieceReader | None = None
     ) -> None:
+        """Add the report of the own cut; of a reader, where it stands at the cut's end."""
         end = served_until.first_byte if served_until else self._size_bytes
         self.reports.append(
             CutReport(
                 first_byte=self._own.first_byte,
                 served_until=end,
                 owns_none=owns_none,
-                false_borders=tuple(w.first_byte for w in self._later if w.first_byte < end and self._is_false(w)),
-                piece=piece,
+                false_borders=self._false_borders(end),
+                piece=reader.end_piece() if reader else (),
+                piece_bytes=reader.position - self._border_offset if reader else 0,
+                border_offset=self._border_offset if reader else 0,
             )
         )
 
@@ -258,22 +395,6 @@ def read_cut(source: ByteSource, first_byte: int, end_byte: int, *, later_cuts: 
     """
     with CutReader(source, first_byte, (end_byte, *later_cuts)) as reader:
         yield from reader.members()
-
-
-def settled(reports: Iterable[CutReport]) -> list[CutReport]:
-    """Return the reports of the readers whose members count, from the archive's beginning on.
-
-    The first cut's reader knows what it reads; it says at which cut's border it stopped, having checked it; and so on.
-    The other readers' members are void: they began astray, or the one before went on past their border. Where a report
-    is missing, the list ends there.
-    """
-    by_first_byte = {report.first_byte: report for report in reports}
-    chain: list[CutReport] = []
-    first_byte = 0
-    while (report := by_first_byte.get(first_byte)) is not None and report.owns_none is None:
-        chain.append(report)
-        first_byte = report.served_until
-    return chain
 
 
 def whole_only(source: ByteSource) -> str | None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import zlib
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from reelstream.archive.alignment import WINDOW_BYTES
+from reelstream.archive.checksum import crc32
 from reelstream.archive.cuts.border import BorderScan
 from reelstream.archive.cuts.crc import crc32_combine
 from reelstream.archive.cuts.entry import EXPECTED_BYTES, Entry, NoEntry, entry_ahead
@@ -54,6 +55,11 @@ class Watch:
         """Whether the reader from before is beyond this cut's entry, and will stop at its border if all is well."""
         return isinstance(self.entry, Entry) and self.agrees is not False and not self._is_own
 
+    def is_pending(self, header: int) -> bool:
+        """Return whether this cut began before a header, and its border may be there or behind it."""
+        is_followed = isinstance(self.entry, Entry) and self.agrees is not False
+        return is_followed and (self.border is None or self.border >= header)
+
     @property
     def border(self) -> int | None:
         """Where its reader begins; None while that is not known."""
@@ -74,13 +80,15 @@ class Watch:
             return self.entry.compressed_position
         return None
 
-    def reach(self, feed: Feed, output_position: int) -> None:
-        """Take note that all before the feed's position was decompressed."""
-        if self.entry is None and feed.position == self.first_byte:
+    def reach(self, feed: Feed, output_position: int) -> bool:
+        """Take note that all before the feed's position was decompressed; return whether the cut begins there."""
+        is_first_byte = self.entry is None and feed.position == self.first_byte
+        if is_first_byte:
             self.entry = entry_ahead(feed)
         if self.scan is None and isinstance(self.entry, Entry) and feed.position == self.entry.compressed_position:
             self._window_at = output_position + self.entry.true_from
             self.scan = BorderScan(self._window_at)
+        return is_first_byte
 
     def follow(self, piece: bytes, position: int) -> None:
         """Look at the next piece of output."""
@@ -88,7 +96,7 @@ class Watch:
             return
         if self._window_left and position + len(piece) > self._window_at:
             part = piece[self._window_at - position :][: self._window_left]
-            self._window_crc32 = zlib.crc32(part, self._window_crc32)
+            self._window_crc32 = crc32(part, self._window_crc32)
             self._window_at += len(part)
             self._window_left -= len(part)
             if not self._window_left:
@@ -106,25 +114,43 @@ class PieceReader(ForwardReader):
         inflation: Begun there.
         watches: Later cuts whose borders are to be found while their bytes pass by, ascending.
         path: Names the archive in errors.
+        on_reach: Called with a watch when all before its cut's first byte was decompressed.
 
     Raises (from each method that reads):
         ArchiveError: Where the bytes are damaged or end too early.
     """
 
-    def __init__(self, feed: Feed, inflation: Inflation, watches: Iterable[Watch], path: str) -> None:
+    def __init__(
+        self,
+        feed: Feed,
+        inflation: Inflation,
+        watches: Iterable[Watch],
+        path: str,
+        *,
+        on_reach: Callable[[Watch], None] = lambda _: None,
+    ) -> None:
         self._feed = feed
         self._inflation = inflation
         self._watches = list(watches)
         self._path = path
+        self._on_reach = on_reach
         self._pieces: deque[memoryview] = deque()
         self._buffered = 0
         self._segments: list[Segment] = []
         self._crc32 = 0
-        self._segment_from = 0
-        self.position = 0
+        self._segment_from = self.position = inflation.position
         """Output handed out so far, from where the decompression began."""
         self.needed_to = 0
         """Output that will be needed for sure: a hint for how much to fetch at once."""
+
+    def close(self) -> None:
+        """Give the decompressor's memory back."""
+        self._inflation.close()
+
+    @property
+    def compressed_position(self) -> int:
+        """Up to where the archive's bytes were taken."""
+        return self._feed.position
 
     @property
     def decompressed(self) -> int:
@@ -144,7 +170,7 @@ class PieceReader(ForwardReader):
         some, rest = piece[:most_bytes], piece[most_bytes:]
         if rest:
             self._pieces.appendleft(rest)
-        self._crc32 = zlib.crc32(some, self._crc32)
+        self._crc32 = crc32(some, self._crc32)
         self.position += len(some)
         self._buffered -= len(some)
         return some
@@ -158,16 +184,19 @@ class PieceReader(ForwardReader):
         while self._buffered < size_bytes and self.advance():
             pass
 
-    def begin_piece(self) -> None:
-        """Begin the checksum of a piece here."""
+    def begin_piece(self, before: tuple[Segment, ...] = ()) -> None:
+        """Begin the checksum of a piece here, or go on with one whose checksums up to here are given."""
         self._close_segments()  # those of what came before
-        self._segments.clear()
+        self._segments = list(before[:-1])
         self._crc32, self._segment_from = 0, self.position
+        if before:
+            self._crc32, self._segment_from = before[-1].crc32, self.position - before[-1].size_bytes
 
     def end_piece(self) -> tuple[Segment, ...]:
         """Return the checksums from where the piece began to here.
 
-        Gzip members that lie wholly inside it, and are what their ends say, are left out.
+        Gzip members that lie wholly inside it, and are what their ends say, are left out; of those that are not, one
+        stays.
         """
         self._close_segments()
         last = Segment(crc32=self._crc32, size_bytes=self.position - self._segment_from, trailer=None)
@@ -194,7 +223,8 @@ class PieceReader(ForwardReader):
 
     def _give_more(self) -> bool:
         for watch in self._watches:
-            watch.reach(self._feed, self._inflation.position)
+            if watch.reach(self._feed, self._inflation.position):
+                self._on_reach(watch)
         position = self._feed.position
         splits = [split for watch in self._watches if (split := watch.split_after(position)) is not None]
         near_border = any(watch.is_awaited for watch in self._watches)
@@ -224,7 +254,8 @@ class PieceReader(ForwardReader):
         while ends and ends[0][0] == self.position:
             _, trailer = ends.pop(0)
             segment = Segment(crc32=self._crc32, size_bytes=self.position - self._segment_from, trailer=trailer)
-            if not self._segments or not is_true(segment):
+            # The first may have begun before the piece; of others that are false one is enough.
+            if not self._segments or (len(self._segments) == 1 and not is_true(segment)):
                 self._segments.append(segment)
             self._crc32, self._segment_from = 0, self.position
 

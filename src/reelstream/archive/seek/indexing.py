@@ -1,68 +1,20 @@
 """Stream an archive's members, and learn its index in the same pass.
 
-Nothing is read twice and nothing is sought: the compressed bytes come once, from front to back. The price is a digest
-of each member's bytes, a few stops before each member's end, and two short decompressions a seek point.
+Nothing is read twice and nothing is sought: the compressed bytes come once, from front to back.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
-import tarfile
-from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from typing import Any
 
 from reelstream.archive.gunzip import GunzipReader
-from reelstream.archive.seek.block_reader import BlockReader, Boundary
-from reelstream.archive.seek.index import (
-    DIGEST_BYTES,
-    ArchiveIdentity,
-    ArchiveIndex,
-    IndexBuilder,
-    IndexRow,
-    MemberKind,
-    Verification,
-)
+from reelstream.archive.seek.index import ArchiveIdentity, ArchiveIndex, IndexBuilder, IndexRow, Verification
 from reelstream.archive.seek.inflate import BlockInflation, block_inflation
-from reelstream.archive.tar import Member, member_of, printable_name, read_members, walk_headers
+from reelstream.archive.seek.learning import RowLearner
+from reelstream.archive.seek.noting import NotingInflation
+from reelstream.archive.tar import Member, read_members, walk_headers
 from reelstream.errors import ArchiveChecksumError, ArchiveError
-
-# Small members share a point: a point costs some 0.4 ms and 100 bytes.
-_LEAST_SPACING_BYTES = 1 << 18
-
-# A large member has a point of its own unless the last one is this near, as a share of its size.
-_LARGE_MEMBER_BYTES = 1 << 20
-_LARGE_MEMBER_SHARE = 128
-
-
-@dataclass(slots=True, kw_only=True)
-class _DigestedMember(Member):
-    """A member whose digest is made of the bytes as they pass."""
-
-    _digest: Any = field(repr=False, default_factory=hashlib.sha256)
-
-    def chunks(self) -> Iterator[memoryview]:
-        """Yield the member's bytes, as `Member.chunks`."""
-        # Not `super()`: a dataclass with slots is another class than the one that this function was defined in.
-        for some in Member.chunks(self):
-            self._digest.update(some)
-            yield some
-
-    def finish(self) -> bytes:
-        """Pass over what was not read; return the digest of all of it."""
-        for _ in self.chunks():
-            pass
-        return bytes(self._digest.digest()[:DIGEST_BYTES])
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _UnfinishedRow:
-    """A row whose seek point is not yet worked out."""
-
-    fields: dict[str, Any]
-    boundary: Boundary
 
 
 class IndexingPass:
@@ -87,11 +39,9 @@ class IndexingPass:
         self._sha256 = sha256
         if sha256 is not None:
             chunks = _checked(chunks, path, sha256)
-        self._reader: GunzipReader = (
-            GunzipReader(chunks, path) if inflation.library is None else BlockReader(chunks, path, inflation.library)
-        )
-        self._boundary: Boundary | None = None
-        self._unfinished: deque[_UnfinishedRow] = deque()
+        self._noting = None if inflation.library is None else NotingInflation(inflation.library)
+        self._learner = None if self._noting is None else RowLearner(self._noting)
+        self._reader = GunzipReader(chunks, path, self._noting)
         self._finished: list[IndexRow] = []
         self._builder = IndexBuilder()
         self.problem = inflation.problem
@@ -111,10 +61,10 @@ class IndexingPass:
         """
         reader = self._reader
         try:
-            if isinstance(reader, BlockReader):
-                yield from self._indexed_members(reader)
-            else:
+            if self._learner is None:
                 yield from read_members(reader, self._path)
+            else:
+                yield from self._indexed_members(self._learner)
             self.complete = True
         except ArchiveError:
             self.verification = Verification.FAILED
@@ -147,63 +97,26 @@ class IndexingPass:
         )
         return self._builder.build(identity, self.verification, complete=self.complete)
 
-    def _indexed_members(self, reader: BlockReader) -> Iterator[Member]:
+    def _indexed_members(self, learner: RowLearner) -> Iterator[Member]:
         def expect_header(offset: int) -> bool:
-            reader.stop_at(offset)
+            learner.expect_header(offset)
             return False
 
         try:
-            for info, next_header in walk_headers(reader, self._path, ends_at=expect_header):
-                reader.stop_at(next_header)
-                boundary = self._boundary_for(info, reader)
-                member = _digested(member_of(info, reader))
-                yield member
-                digest = member.finish()
-                # Not the last byte of the padding: that is where a tar that was cut short is found out.
-                reader.skip(max(0, next_header - 1 - reader.position))
-                self._note(info, member, digest, boundary, reader.consumed)
-                self._collect()
+            for info, next_header in walk_headers(self._reader, self._path, ends_at=expect_header):
+                yield from learner.pass_member(info, next_header, self._reader)
+                self._collect(learner)
         finally:
-            reader.work_out_asked()
-            reader.close()
-            self._collect()
+            learner.finish()
+            self._collect(learner)
+            if self._noting is not None:
+                self._noting.close()
 
-    def _boundary_for(self, info: tarfile.TarInfo, reader: BlockReader) -> Boundary:
-        """Return where a member will be read from: the last boundary that is used already, if that is near enough."""
-        found = reader.boundary_before(info.offset)
-        spacing_bytes = info.size // _LARGE_MEMBER_SHARE if info.size >= _LARGE_MEMBER_BYTES else _LEAST_SPACING_BYTES
-        if self._boundary is None or found.output_offset - self._boundary.output_offset >= spacing_bytes:
-            reader.ask(found, info.offset_data)
-            self._boundary = found
-        return self._boundary
-
-    def _note(
-        self, info: tarfile.TarInfo, member: Member, digest: bytes, boundary: Boundary, compressed_end: int
-    ) -> None:
-        if member.problem is not None and not info.islnk():
-            return
-        fields = {
-            "name": member.name,
-            "kind": MemberKind.HARD_LINK if info.islnk() else MemberKind.REGULAR,
-            "size_bytes": member.size_bytes,
-            "header_offset": info.offset,
-            "data_offset": info.offset_data,
-            "compressed_end": compressed_end,
-            "digest": digest,
-            "link_target": printable_name(info.linkname) if info.islnk() else None,
-        }
-        self._unfinished.append(_UnfinishedRow(fields=fields, boundary=boundary))
-
-    def _collect(self) -> None:
-        """Finish the rows whose points are known by now."""
-        while self._unfinished and (point := self._unfinished[0].boundary.point) is not None:
-            row = IndexRow(**self._unfinished.popleft().fields, point=point)
+    def _collect(self, learner: RowLearner) -> None:
+        """Keep the rows whose points are known by now."""
+        for row, _ in learner.take():
             self._finished.append(row)
             self._builder.add(row)
-
-
-def _digested(member: Member) -> _DigestedMember:
-    return _DigestedMember(**{name.name: getattr(member, name.name) for name in dataclasses.fields(member)})
 
 
 def _checked(chunks: Iterator[bytes], path: str, sha256: str) -> Iterator[bytes]:

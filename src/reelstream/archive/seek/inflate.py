@@ -1,4 +1,4 @@
-"""Gunzip that says where deflate blocks begin: the platform's zlib, called without the standard library's wrapper.
+"""An inflater that says where deflate blocks begin: the platform's zlib, called without the standard library's wrapper.
 
 The standard library's `zlib` cannot stop at the border of a block (`Z_BLOCK`), which is what a seek index is made of.
 The same C functions are in the `zlib-ng` package, where it is installed (the faster one), and in the zlib that Python
@@ -22,7 +22,8 @@ from reelstream.archive.alignment import WINDOW_BYTES, aligned_byte, raw_inflate
 
 _NO_FLUSH, _BLOCK = 0, 5
 _OK, _STREAM_END, _BUFFER_ERROR = 0, 1, -5
-_GZIP_FORMAT = 16 + zlib.MAX_WBITS
+# Deflate data without a frame: who enters a gzip member in its middle reads the frame by hand.
+_RAW_FORMAT = -zlib.MAX_WBITS
 
 # What `data_type` holds after a call: unused bits of the last byte, and flags.
 _UNUSED_BITS, _IN_LAST_BLOCK, _AT_BOUNDARY = 7, 64, 128
@@ -72,10 +73,12 @@ class InflateLibrary:
     """`zlib-ng` or `zlib`."""
     stream_type: type[ctypes.Structure]
     begin: Callable[[Any], int]
-    """`inflateInit2` for gzip, of a stream."""
+    """`inflateInit2` for raw deflate data, of a stream."""
+    set_window: Callable[[Any, bytes, int], int]
+    """`inflateSetDictionary`."""
     inflate: Callable[[Any, int], int]
     restart: Callable[[Any], int]
-    """`inflateReset`: the next gzip member."""
+    """`inflateReset`: the next gzip member's data."""
     end: Callable[[Any], int]
 
 
@@ -89,16 +92,18 @@ class BlockInflation:
 
 
 class BlockInflater:
-    """One gzip stream after the other, decompressed piece by piece, at will only up to where the next block begins.
+    """Raw deflate data, one stream after the other, piece by piece, at will only up to where the next block begins.
 
     Not for threads to share. The interpreter's lock is released while it decompresses.
 
     Args:
         library: The functions to call.
+        window: What came before the first stream's data.
     """
 
-    def __init__(self, library: InflateLibrary) -> None:
+    def __init__(self, library: InflateLibrary, window: bytes = b"") -> None:
         self._library = library
+        self._window = window
         self._stream: Any = None
         self._chunk = b""
         self._chunk_address = 0
@@ -108,7 +113,7 @@ class BlockInflater:
         self.consumed = 0
         """Compressed bytes taken so far; bits of the last one may be still unused."""
         self.stream_ended = False
-        """Whether the last step came to a gzip stream's end, with its checksum and length right."""
+        """Whether the last step came to a stream's end."""
         self.boundary_bit: int | None = None
         """Where the last step stopped because a block begins there that is not a stream's end, counted in bits."""
 
@@ -124,11 +129,10 @@ class BlockInflater:
         # The object holds the chunk, so its address stays valid.
         self._chunk_address = ctypes.cast(ctypes.c_char_p(chunk), ctypes.c_void_p).value or 0
 
-    def pass_over_zeros(self) -> None:
-        """Pass over padding between gzip streams, as far as the chunk goes."""
-        rest = len(self._chunk[self._position :].lstrip(b"\0"))
-        self.consumed += self.left_bytes - rest
-        self._position = len(self._chunk) - rest
+    def take_rest(self) -> bytes:
+        """Return what is left of the chunk and forget it; it does not count as consumed."""
+        rest, self._chunk, self._position = self._chunk[self._position :], b"", 0
+        return rest
 
     def step(self, most_bytes: int, *, stop_at_block: bool) -> bytes:
         """Decompress up to `most_bytes`; fewer where the chunk is used up, a stream ends, or (at will) a block begins.
@@ -136,7 +140,7 @@ class BlockInflater:
         After a stream's end the next step begins another one.
 
         Raises:
-            zlib.error: Where the data are damaged, or a checksum does not match.
+            zlib.error: Where the data are damaged.
         """
         stream = self._begun()
         if self._room is None or len(self._room) < most_bytes:
@@ -172,6 +176,8 @@ class BlockInflater:
             if code != _OK:
                 raise MemoryError(f"zlib could not begin a stream (error {code})")
             self._stream = stream
+            if self._window:
+                self._library.set_window(ctypes.byref(stream), self._window, len(self._window))
         elif self.stream_ended:
             self._library.restart(ctypes.byref(self._stream))
         return self._stream
@@ -213,7 +219,8 @@ def _load_zlib_ng() -> InflateLibrary:
     return InflateLibrary(
         name="zlib-ng",
         stream_type=_ZlibNgStream,
-        begin=lambda stream: begin(stream, _GZIP_FORMAT),
+        begin=lambda stream: begin(stream, _RAW_FORMAT),
+        set_window=_function(loaded, "zng_inflateSetDictionary", ctypes.c_void_p, ctypes.c_char_p, ctypes.c_uint32),
         inflate=_function(loaded, "zng_inflate", ctypes.c_void_p, ctypes.c_int),
         restart=_function(loaded, "zng_inflateReset", ctypes.c_void_p),
         end=_function(loaded, "zng_inflateEnd", ctypes.c_void_p),
@@ -230,7 +237,8 @@ def _load_zlib() -> InflateLibrary:
     return InflateLibrary(
         name="zlib",
         stream_type=_ZlibStream,
-        begin=lambda stream: begin(stream, _GZIP_FORMAT, version, size),
+        begin=lambda stream: begin(stream, _RAW_FORMAT, version, size),
+        set_window=_function(loaded, "inflateSetDictionary", ctypes.c_void_p, ctypes.c_char_p, ctypes.c_uint),
         inflate=_function(loaded, "inflate", ctypes.c_void_p, ctypes.c_int),
         restart=_function(loaded, "inflateReset", ctypes.c_void_p),
         end=_function(loaded, "inflateEnd", ctypes.c_void_p),
@@ -259,30 +267,43 @@ def _function(loaded: ctypes.CDLL, name: str, *arguments: type, result: Any = ct
 def _self_test(library: InflateLibrary) -> str:
     """Decompress two streams of known content block by block; return what was wrong, or nothing."""
     content = b"".join(place.to_bytes(3, "big") for place in range(1 << 14))
-    compressor = zlib.compressobj(6, zlib.DEFLATED, _GZIP_FORMAT)
+    compressor = zlib.compressobj(6, zlib.DEFLATED, _RAW_FORMAT)
     third = len(content) // 3
     compressed = compressor.compress(content[:third]) + compressor.flush(zlib.Z_BLOCK)
     compressed += compressor.compress(content[third:]) + compressor.flush()
-    inflater = BlockInflater(library)
-    output = bytearray()
-    boundaries = []
-    num_streams = 0
-    try:
-        inflater.feed(compressed * 2)
-        for _ in range(1000):
-            output += inflater.step(1 << 12, stop_at_block=True)
-            num_streams += inflater.stream_ended
-            if inflater.boundary_bit is not None:
-                boundaries.append((inflater.boundary_bit, len(output)))
-            if not inflater.left_bytes and inflater.stream_ended:
-                break
-    finally:
-        inflater.close()
-    if output != content * 2 or num_streams != 2 or inflater.consumed != 2 * len(compressed):
+    output, boundaries, consumed = _block_by_block(library, compressed * 2, num_streams=2)
+    if output != content * 2 or consumed != 2 * len(compressed):
         return "it decompresses a known stream to something else"
     if len(boundaries) < 4 or not all(_begins_block(compressed * 2, content * 2, *place) for place in boundaries):
         return "it does not tell where blocks begin"
+    bit, offset = boundaries[0]
+    rest = aligned_byte(compressed[bit >> 3], bit & 7) + compressed[(bit >> 3) + 1 :]
+    window = content[max(0, offset - WINDOW_BYTES) : offset]
+    if _block_by_block(library, rest, window=window)[0] != content[offset:]:
+        return "it cannot begin in the middle of a stream"
     return ""
+
+
+def _block_by_block(
+    library: InflateLibrary, compressed: bytes, *, window: bytes = b"", num_streams: int = 1
+) -> tuple[bytes, list[tuple[int, int]], int]:
+    """Return the output, where blocks begin in the input and the output, and the bytes consumed."""
+    inflater = BlockInflater(library, window)
+    output = bytearray()
+    boundaries = []
+    num_ended = 0
+    try:
+        inflater.feed(compressed)
+        for _ in range(1000):
+            output += inflater.step(1 << 12, stop_at_block=True)
+            num_ended += inflater.stream_ended
+            if inflater.boundary_bit is not None:
+                boundaries.append((inflater.boundary_bit, len(output)))
+            if num_ended == num_streams:
+                break
+    finally:
+        inflater.close()
+    return bytes(output), boundaries, inflater.consumed
 
 
 def _begins_block(compressed: bytes, content: bytes, bit: int, offset: int) -> bool:

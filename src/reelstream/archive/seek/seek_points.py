@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from reelstream.archive.alignment import WINDOW_BYTES, aligned_byte, raw_inflater
+from reelstream.archive.alignment import LOW_MARKS, WINDOW_BYTES, aligned_byte, raw_inflater
 from reelstream.types import UInt8Array
 
 Places = npt.NDArray[np.uint16]
@@ -62,6 +62,18 @@ class SeekPoint:
     def stand_in(self, first_byte: int) -> bytes:
         """Return what a raw inflater is fed instead of the first compressed byte, whose value is given."""
         return stand_in(self.bit_offset, self.stored_left_bytes, self.stored_is_last, first_byte)
+
+
+def unknown_before(bit_offset: int) -> SeekPoint:
+    """Return the point of a block that nothing is known before: output is counted from it, and wrong at first."""
+    return SeekPoint(
+        bit_offset=bit_offset,
+        output_offset=0,
+        stored_left_bytes=0,
+        stored_is_last=False,
+        places=_PLACES,
+        values=LOW_MARKS,
+    )
 
 
 def stand_in(bit_offset: int, stored_left_bytes: int, stored_is_last: bool, first_byte: int) -> bytes:

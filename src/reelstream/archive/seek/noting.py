@@ -1,4 +1,4 @@
-"""Gunzip, with the places noted on the way from which the bytes to come can be read again.
+"""An inflation that notes places on the way from which the bytes to come can be read again.
 
 All that is kept are the last few places, and the bytes around them until it is known which of them matter: some MiB at
 most, however large a block, a member or the archive is.
@@ -6,15 +6,14 @@ most, however large a block, a member or the archive is.
 
 from __future__ import annotations
 
-import zlib
+import dataclasses
 from collections import deque
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
 from reelstream.archive.alignment import WINDOW_BYTES
-from reelstream.archive.gunzip import GunzipReader
+from reelstream.archive.inflation import Inflation
 from reelstream.archive.seek.inflate import BlockInflater, InflateLibrary
 from reelstream.archive.seek.seek_points import (
     SeekPoint,
@@ -65,9 +64,9 @@ class Boundary:
 class _Pieces:
     """The latest bytes of a stream, by offset."""
 
-    def __init__(self) -> None:
+    def __init__(self, begin: int) -> None:
         self._pieces: deque[tuple[int, bytes]] = deque()
-        self.end = 0
+        self.end = begin
 
     def append(self, piece: bytes) -> None:
         self._pieces.append((self.end, piece))
@@ -88,35 +87,71 @@ class _Pieces:
         return b"".join(parts)
 
 
-class BlockReader(GunzipReader):
-    """A `GunzipReader` that knows where blocks begin. Close it.
+class NotingInflation(Inflation):
+    """An `Inflation` that knows where blocks begin. Close it.
+
+    Offsets of the output are counted from the start's; at a gzip file's beginning, from 0.
 
     Args:
-        chunks: The compressed bytes. Whatever iterating raises passes through.
-        path: Names the archive in errors.
         library: What to decompress with.
+        start: Where to begin inside a gzip member; None to begin at a gzip header.
+        first_byte: Where the first byte that is given lies in the file; of a start, the start's.
     """
 
-    def __init__(self, chunks: Iterator[bytes], path: str, library: InflateLibrary) -> None:
-        super().__init__(chunks, path)
-        self._inflater = BlockInflater(library)
-        self._inside_stream = False
-        self._inputs = _Pieces()
-        self._outputs = _Pieces()
-        self._stop = 0
+    def __init__(self, library: InflateLibrary, *, start: SeekPoint | None = None, first_byte: int = 0) -> None:
+        self._library = library
+        self._blocks = BlockInflater(library)
+        self._given_end = first_byte if start is None else start.first_byte
+        # Where the inflater's own count of consumed bytes begins: it does not count frames.
+        self._shift = self._given_end
+        self._inputs = _Pieces(self._given_end)
+        self._outputs = _Pieces(0)
+        self._at_start = False
         self._margin_bytes = _FIRST_MARGIN_BYTES
         self._block_begin: int | None = None
         self._boundaries: deque[Boundary] = deque()
         self._asked: deque[Boundary] = deque()
         self._num_tiny_blocks = 0
+        if start is None:
+            super().__init__()
+        else:
+            super().__init__(start.window(), stand_in=start.stand_in, position=start.output_offset)
+            self._outputs = _Pieces(start.output_offset - WINDOW_BYTES)
+            self._outputs.append(start.window())
+            self._boundaries.append(
+                Boundary(
+                    bit_offset=start.bit_offset,
+                    output_offset=start.output_offset,
+                    stored_left_bytes=start.stored_left_bytes,
+                    stored_is_last=start.stored_is_last,
+                )
+            )
+        self._stop = self.position
 
     @property
     def consumed(self) -> int:
-        """Compressed bytes that are needed for all that was decompressed so far."""
-        return self._inflater.consumed
+        """Where the compressed bytes end that are needed for all the output so far."""
+        return self._blocks.consumed + self._shift if self._is_inside else self._given_end - len(self._given)
+
+    def give(self, compressed: memoryview | bytes) -> None:
+        """Add compressed bytes to those not used yet; only while `hungry`."""
+        compressed = bytes(compressed)
+        self._inputs.append(compressed)
+        self._given_end += len(compressed)
+        if self._stand_in is not None and compressed:
+            head, compressed = self._stand_in(compressed[0]), compressed[1:]
+            self._stand_in = None
+            self._shift += 1 - len(head)
+            self._blocks.feed(head)
+            self._at_start = True
+        super().give(compressed)
+
+    def close(self) -> None:
+        """Give the decompressor's memory back."""
+        self._blocks.close()
 
     def stop_at(self, offset: int) -> None:
-        """Say at which decompressed offset the next header will be.
+        """Say at which decompressed offset, or behind which, the next header will be.
 
         One step of decompression ends there, and no boundary before it will be asked for but the last one.
         """
@@ -129,50 +164,58 @@ class BlockReader(GunzipReader):
                 return boundary
         raise AssertionError(f"no boundary is known before byte {offset}")
 
-    def ask(self, boundary: Boundary, needed_from: int) -> None:
-        """Have a boundary's `point` set as soon as it can be known: 32 KiB further on, or at the end."""
-        boundary.needed_from = needed_from
+    def ask(self, boundary: Boundary, needed_from: int) -> Boundary:
+        """Have a boundary's `point` set as soon as it can be known: 32 KiB further on.
+
+        Returns:
+            The boundary; a copy of it where it was asked for already, for output further on only.
+        """
+        if boundary.needed_from is not None and boundary.needed_from > needed_from:
+            boundary = dataclasses.replace(boundary, needed_from=None, point=None)
+        if boundary.needed_from is None:
+            boundary.needed_from = needed_from
+            if boundary.point is None:
+                self._asked.append(boundary)
+        return boundary
+
+    @property
+    def has_boundary(self) -> bool:
+        """Whether any is known: none is before the first gzip header has passed."""
+        return bool(self._boundaries)
+
+    def work_out(self, boundary: Boundary) -> SeekPoint:
+        """Set a boundary's `point` with what is known now (all of its window, where that is too little); return it."""
         if boundary.point is None:
-            self._asked.append(boundary)
+            boundary.point = self._point_of(boundary)
+        return boundary.point
 
-    def close(self) -> None:
-        """Give the decompressor's memory back."""
-        self._inflater.close()
+    def _begin_data(self, window: bytes = b"") -> None:
+        if window:
+            self._blocks = BlockInflater(self._library, window)
+            return
+        self._shift = self._given_end - len(self._given) - self._blocks.consumed
+        self._block_begin = None
+        self._note_boundary(self.consumed * 8, self._outputs.end)
 
-    def _between_members(self) -> bool:
-        return not self._inside_stream
-
-    def _advance(self) -> bool:
-        inflater = self._inflater
-        if not inflater.left_bytes and not self._maybe_pending:
-            chunk = next(self._chunks, b"")
-            if not chunk:
-                self.work_out_asked()
-                return self._end_of_input()
-            self.compressed_position += len(chunk)
-            inflater.feed(chunk)
-            self._inputs.append(chunk)
-        if not self._inside_stream and self._members:
-            inflater.pass_over_zeros()
-            if not inflater.left_bytes:
-                return True
+    def _decompress(self, most_bytes: int) -> bytes:
+        blocks = self._blocks
+        if self._given and not blocks.left_bytes:
+            blocks.feed(self._given)
+            self._given = b""
         room_bytes, stop_at_block = self._next_step()
-        self._inside_stream = True
-        try:
-            piece = inflater.step(room_bytes, stop_at_block=stop_at_block)
-        except zlib.error as error:
-            self.work_out_asked()
-            raise self._translated(error) from error
+        room_bytes = min(room_bytes, most_bytes)
+        # What stands in for the first byte has empty blocks of its own.
+        stop_at_block &= not self._at_start
+        self._at_start = False
+        piece = blocks.step(room_bytes, stop_at_block=stop_at_block)
         self._outputs.append(piece)
         if not stop_at_block:
             self._block_begin = None
-        self._maybe_pending = len(piece) == room_bytes
-        if inflater.stream_ended:
-            self._inside_stream = self._maybe_pending = False
-            self._members += 1
+        self._maybe_pending = bool(blocks.left_bytes or self._given) or len(piece) == room_bytes
+        if blocks.stream_ended:
+            self._end_data(blocks.take_rest() + self._given)
         self._note(piece)
-        self._piece = memoryview(piece)
-        return True
+        return piece
 
     def _next_step(self) -> tuple[int, bool]:
         """Return the most bytes of the next step, and whether it ends where a block begins."""
@@ -190,8 +233,8 @@ class BlockReader(GunzipReader):
     def _note(self, piece: bytes) -> None:
         """Note what the last step came to, and forget what no later header can need."""
         here = self._outputs.end
-        if self._inflater.boundary_bit is not None:
-            self._note_boundary(self._inflater.boundary_bit, here)
+        if self._blocks.boundary_bit is not None:
+            self._note_boundary(self._blocks.boundary_bit + 8 * self._shift, here)
         elif piece and here == self._stop:
             self._margin_bytes = max(self._margin_bytes * 15 // 16, _LEAST_MARGIN_BYTES)
             self._learn_block(here - self._boundaries[-1].output_offset)
@@ -203,7 +246,7 @@ class BlockReader(GunzipReader):
         if len(self._boundaries) > _MOST_BOUNDARIES:  # a header of hundreds of MB
             del self._boundaries[1]
         while self._asked and self._is_known(self._asked[0], here):
-            self._work_out(self._asked.popleft())
+            self.work_out(self._asked.popleft())
         self._forget(here)
 
     def _learn_block(self, size_bytes: int) -> None:
@@ -253,9 +296,7 @@ class BlockReader(GunzipReader):
         skip_bytes = usable_skip_bytes(boundary.needed_from - boundary.output_offset)
         return here >= boundary.output_offset + skip_bytes + WINDOW_BYTES
 
-    def _work_out(self, boundary: Boundary) -> None:
-        if boundary.point is not None:
-            return
+    def _point_of(self, boundary: Boundary) -> SeekPoint:
         needed_from = boundary.output_offset if boundary.needed_from is None else boundary.needed_from
         skip_bytes = usable_skip_bytes(needed_from - boundary.output_offset)
         first_byte = boundary.bit_offset >> 3
@@ -269,7 +310,7 @@ class BlockReader(GunzipReader):
         end = boundary.output_offset + skip_bytes + WINDOW_BYTES
         output = self._outputs.slice(boundary.output_offset, end)
         places = copied_places(head + compressed[1:], window, output, skip_bytes)
-        boundary.point = SeekPoint(
+        return SeekPoint(
             bit_offset=boundary.bit_offset,
             output_offset=boundary.output_offset,
             stored_left_bytes=boundary.stored_left_bytes,
@@ -277,11 +318,6 @@ class BlockReader(GunzipReader):
             places=places,
             values=np.frombuffer(window, np.uint8)[places].tobytes(),
         )
-
-    def work_out_asked(self) -> None:
-        """Set the points that were asked for, with what is known now: nothing more will be read."""
-        while self._asked:
-            self._work_out(self._asked.popleft())
 
     def _forget(self, here: int) -> None:
         """Let go of bytes around places that are worked out; work out those that would hold too many."""
@@ -293,7 +329,7 @@ class BlockReader(GunzipReader):
                     continue
                 age_bytes = max(here - boundary.output_offset, self.consumed - (boundary.bit_offset >> 3))
                 if age_bytes > _LONGEST_MEMORY_BYTES:
-                    self._work_out(boundary)
+                    self.work_out(boundary)
                     continue
                 input_floor = min(input_floor, boundary.bit_offset >> 3)
                 output_floor = min(output_floor, boundary.output_offset)
