@@ -8,10 +8,11 @@ from contextlib import closing
 from typing import Self
 
 from reelstream.archive.containers.container import Directory, UnservedMember
-from reelstream.archive.containers.learned import Bookmark, LearnedRow
+from reelstream.archive.containers.learned import learned_row
+from reelstream.archive.cuts.bookmark import Bookmark, LearnedRow
 from reelstream.archive.forward import ForwardReader
 from reelstream.archive.seek.coalesce import RequestCosts, plan_rows
-from reelstream.archive.seek.index import ArchiveIndex, IndexRow
+from reelstream.archive.seek.index import ArchiveIndex
 from reelstream.archive.seek.member_range import RangedMember, read_rows
 from reelstream.archive.source import ByteSource
 from reelstream.archive.tar import Member
@@ -80,7 +81,7 @@ class KnownStream:
                 for member in ranged:
                     yield from self._unserved_before(member.row.header_offset)
                     yield _member(member)
-                    self._passed.append(_learned(member.row))
+                    self._passed.append(learned_row(member.row))
         yield from self._unserved_before(self._source.size_bytes + 1)
         self.complete = True
 
@@ -143,7 +144,3 @@ def _unserved_member(unserved: UnservedMember) -> Member:
         _reader=nothing,
         _left_bytes=0,
     )
-
-
-def _learned(row: IndexRow) -> LearnedRow:
-    return LearnedRow(row=row, bookmark=Bookmark(header_offset=row.header_offset))

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from reelstream.archive.containers.container import Container, Directory
 from reelstream.archive.containers.known_stream import KnownStream
-from reelstream.archive.containers.learned import Bookmark
 from reelstream.archive.containers.stream import MemberStream
 from reelstream.archive.containers.tar_gz_stream import TarGzStream
 from reelstream.archive.containers.tar_stream import TarStream
 from reelstream.archive.containers.zip_directory import read_zip_directory
+from reelstream.archive.cuts.bookmark import Bookmark
 from reelstream.archive.seek.index import (
     Coding,
     DigestKind,

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from types import TracebackType
 from typing import Protocol, Self
 
-from reelstream.archive.containers.learned import LearnedRow
+from reelstream.archive.cuts.bookmark import LearnedRow
 from reelstream.archive.seek.index import ArchiveIndex
 from reelstream.archive.tar import Member
 

@@ -6,8 +6,8 @@ from collections.abc import Generator, Iterator
 from typing import Self
 
 from reelstream.archive.containers.container import Container
-from reelstream.archive.containers.learned import Bookmark, LearnedRow
 from reelstream.archive.containers.plain_reader import WholeDigest
+from reelstream.archive.cuts.bookmark import Bookmark, LearnedRow
 from reelstream.archive.cuts.cut import CutReader
 from reelstream.archive.cuts.piece import pieces_are_true
 from reelstream.archive.seek.index import ArchiveIndex, IndexBuilder, Verification

@@ -7,8 +7,9 @@ from collections.abc import Generator, Iterator
 from typing import Self
 
 from reelstream.archive.containers.container import Container
-from reelstream.archive.containers.learned import Bookmark, LearnedRow
+from reelstream.archive.containers.learned import learned_row
 from reelstream.archive.containers.plain_reader import PlainReader, WholeDigest
+from reelstream.archive.cuts.bookmark import Bookmark, LearnedRow
 from reelstream.archive.seek.index import (
     ArchiveIndex,
     Coding,
@@ -141,4 +142,4 @@ class TarStream:
             coding=Coding.STORED,
         )
         self._builder.add(row)
-        self._passed.append(LearnedRow(row=row, bookmark=Bookmark(header_offset=info.offset)))
+        self._passed.append(learned_row(row))

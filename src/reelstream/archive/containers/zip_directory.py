@@ -7,6 +7,7 @@ next member, so that directories whose members overlap (the densest bombs) give 
 
 from __future__ import annotations
 
+import itertools
 import stat
 import struct
 import zlib
@@ -86,18 +87,18 @@ def read_zip_directory(container: Container, source: ByteSource) -> Directory:
     """
     directory = read_directory_bytes(source)
     places, offsets = _list_entries(directory, source.path)
-    order = np.argsort(np.array(offsets, np.int64), kind="stable")
-    ends = [*(offsets[number] for number in order[1:]), directory.first_byte]
+    order = np.argsort(np.array(offsets, np.int64), kind="stable").tolist()
     builder = IndexBuilder()
     unserved = []
     # Each is read a second time, so that not all of them are held as objects at once.
-    for number, next_offset in zip(order, ends, strict=True):
+    for number, next_number in itertools.pairwise([*order, None]):
         entry, _ = _read_entry(directory, places[number], source.path)
         if entry.is_folder:
             continue
         header_offset = offsets[number]
+        next_offset = directory.first_byte if next_number is None else offsets[next_number]
         farthest = header_offset + LOCAL_HEADER_BYTES + _LONGEST_NAME_AND_EXTRA_BYTES + entry.packed_bytes
-        end_byte = min(next_offset, directory.first_byte, farthest)
+        end_byte = min(next_offset, farthest)
         room_bytes = end_byte - header_offset - LOCAL_HEADER_BYTES
         problem = next((what for is_so, what in _problems(entry, room_bytes, directory.disk) if is_so), None)
         if problem is None:
