@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from reelstream.archive import (
@@ -18,8 +18,10 @@ from reelstream.archive import (
 from reelstream.archive.seek.index_format import SUFFIX as INDEX_SUFFIX
 from reelstream.cache import Account
 from reelstream.errors import ArchiveError, DiskError
+from reelstream.indexes.cut_file import MOST_FILE_BYTES, LearnedCut, decode_cut, encode_cut
 from reelstream.indexes.files import (
     KeptFile,
+    cut_name,
     disk_bytes_of,
     folder_bytes,
     kept_files,
@@ -39,6 +41,9 @@ _BYTES_AN_ARCHIVE = 16 << 10
 
 # Indexes held in memory, in rows of some 100 bytes each; the one that was used last is held whatever its size.
 _MOST_ROWS_HELD = 1_000_000
+
+INDEX_FOLDER = "indexes"
+"""Where a store lies in a cache folder."""
 
 
 def set_aside_bytes(num_clips: int, archives_bytes: int, num_archives: int) -> int:
@@ -103,8 +108,10 @@ class IndexStore:
             self._ours = stems | (self._ours or set())
             remove_leftovers(self._folder)
             if self._account is not None:
-                self._remove_for(0, keep=lambda _: False)
-                self._charge(kept_files(self._folder), 0)
+                if not self._make_room(0, keep=lambda _: False):  # there is none at all
+                    for file in kept_files(self._folder):
+                        remove_file(file.path)
+                self._charge(0)
 
     # ------------------------------------------------------------------ complete indexes
 
@@ -164,6 +171,68 @@ class IndexStore:
             while num_rows > _MOST_ROWS_HELD and len(self._held) > 1:
                 num_rows -= len(self._held.popitem(last=False)[1])
 
+    # ------------------------------------------------------------------ learned cuts
+
+    def find_cut(self, archive: Archive, first_byte: int) -> LearnedCut | None:
+        """Return what is known of the cut of an archive that begins at a byte; None where nothing is."""
+        identity = identity_of(archive)
+        if identity is None:
+            return None
+        return self._read_cut(identity, first_byte)
+
+    def cuts(self, archive: Archive) -> list[LearnedCut]:
+        """Return all learned cuts of an archive, by their first bytes."""
+        identity = identity_of(archive)
+        if identity is None:
+            return []
+        first_bytes = sorted(file.first_byte for file in self._cut_files(identity) if file.first_byte is not None)
+        found = (self._read_cut(identity, first_byte) for first_byte in first_bytes)
+        return [cut for cut in found if cut is not None]
+
+    def save_cut(self, archive: Archive, cut: LearnedCut) -> bool:
+        """Keep a learned cut in place of what was known of it; return whether it is kept, as `save` does.
+
+        It only saves bytes: after a crash of the machine it may be gone.
+
+        Raises:
+            DiskError: Where it cannot be written.
+        """
+        identity = identity_of(archive)
+        if identity is None:
+            return False
+        content = encode_cut(identity, cut)
+        with self._writing:
+            return self._write(self._folder / cut_name(_stem(identity), cut.first_byte), content, durable=False)
+
+    def drop_cuts(self, archive: Archive) -> None:
+        """Remove all learned cuts of an archive."""
+        identity = identity_of(archive)
+        if identity is None:
+            return
+        with self._writing:
+            for file in self._cut_files(identity):
+                remove_file(file.path)
+            if self._account is not None:
+                self._charge(0)
+
+    def _cut_files(self, identity: ArchiveIdentity) -> Iterator[KeptFile]:
+        stem = _stem(identity)
+        return (file for file in kept_files(self._folder) if file.stem == stem and file.first_byte is not None)
+
+    def _read_cut(self, identity: ArchiveIdentity, first_byte: int) -> LearnedCut | None:
+        path = self._folder / cut_name(_stem(identity), first_byte)
+        try:
+            with path.open("rb") as file:
+                content = file.read(MOST_FILE_BYTES + 1)
+            return decode_cut(content, identity, first_byte, str(path))
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            self._tell(f"the learned cut {path} cannot be read ({error.strerror or error})")
+        except ArchiveError as error:
+            self._drop_damaged(path, error)
+        return None
+
     # ------------------------------------------------------------------ the folder and its books
 
     def _write(self, path: Path, content: bytes, *, durable: bool) -> bool:
@@ -173,19 +242,18 @@ class IndexStore:
             return True
         size_bytes = disk_bytes_of(self._folder, len(content))
         # The old one stays until the new one is whole: both take room.
-        files = self._remove_for(size_bytes, keep=lambda file: self._is_kept_for(path, file))
-        if files is None:
+        if not self._make_room(size_bytes, keep=lambda file: self._is_kept_for(path, file)):
             self._tell(
                 f"the room set aside for archive indexes ({format_bytes(self._limit_bytes)}) is full: no more are kept "
                 "in this run; what they would have saved is fetched again",
                 once="full",
             )
             return False
-        self._charge(files, size_bytes)
+        self._charge(size_bytes)
         try:
             write_file(path, content, durable=durable)
         finally:
-            self._charge(kept_files(self._folder), 0)
+            self._charge(0)
         return True
 
     def _is_kept_for(self, new: Path, file: KeptFile) -> bool:
@@ -196,19 +264,18 @@ class IndexStore:
     def _is_ours(self, file: KeptFile) -> bool:
         return self._ours is None or file.stem in self._ours
 
-    def _remove_for(self, size_bytes: int, *, keep: Callable[[KeptFile], bool]) -> list[KeptFile] | None:
-        """Remove files until so much more fits; return the others, or None, with nothing removed, where it cannot."""
+    def _make_room(self, size_bytes: int, *, keep: Callable[[KeptFile], bool]) -> bool:
+        """Remove files until so much more fits; return False, with nothing removed, where it cannot."""
         files = kept_files(self._folder)
-        candidates = sorted(
-            (file for file in files if not keep(file)),
-            key=lambda file: (self._is_ours(file), file.first_byte is None, file.used_ns),
-        )
+        candidates = self._by_use(file for file in files if not keep(file))
         removed = plan_removals(candidates, self._total_bytes(files) + size_bytes - self._limit_bytes)
-        if removed is None:
-            return None
-        for file in removed:
+        for file in removed or ():
             remove_file(file.path)
-        return [file for file in files if file not in removed]
+        return removed is not None
+
+    def _by_use(self, files: Iterable[KeptFile]) -> list[KeptFile]:
+        """Return files, the one first that is missed the least."""
+        return sorted(files, key=lambda file: (self._is_ours(file), file.first_byte is None, file.used_ns))
 
     @property
     def _limit_bytes(self) -> int:
@@ -216,13 +283,15 @@ class IndexStore:
         # Never more than is set aside is reserved, hence that is what the budget says.
         return self._account.budget.by_account()[self._account.name]
 
-    def _total_bytes(self, files: list[KeptFile]) -> int:
+    def _total_bytes(self, files: Iterable[KeptFile]) -> int:
         return folder_bytes(self._folder) + sum(file.disk_bytes for file in files)
 
-    def _charge(self, files: list[KeptFile], new_bytes: int) -> None:
+    def _charge(self, new_bytes: int) -> None:
+        """Reserve what the folder holds now and a new file, in place of what was reserved."""
         assert self._account is not None
+        wanted_bytes = self._total_bytes(kept_files(self._folder)) + new_bytes
         # What other runs write here in the meantime must not draw on the room that clips were promised.
-        self._account.resize(min(self._total_bytes(files) + new_bytes, self._limit_bytes))
+        self._account.resize(min(wanted_bytes, self._limit_bytes))
 
     def _drop_damaged(self, path: Path, error: ArchiveError) -> None:
         self._tell(f"{error.fact}; it is deleted and learned anew")

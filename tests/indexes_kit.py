@@ -1,0 +1,120 @@
+"""Published archives in memory, sources that count, and a run's books, for the tests of `reelstream.indexes`."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from archive_index_kit import media, pack_tar
+from reelstream.archive import ArchiveIdentity, ArchiveIndex, BytesSource, IndexingPass, Verification
+from reelstream.archive.cuts.cut import CutReader
+from reelstream.cache import Account, DiskBudget
+from reelstream.cache.budget import BLOCK_BYTES
+from reelstream.indexes import LearnedCut
+from reelstream.telemetry import Telemetry
+from reelstream.telemetry.events import Event, Notice
+from reelstream.types import Archive, RepositoryFile
+
+
+def archive_of(content: bytes, path: str = "shorts/videos_1.tar.gz", *, with_sha256: bool = True) -> Archive:
+    sha256 = hashlib.sha256(content).hexdigest() if with_sha256 else None
+    file = RepositoryFile(path=path, size_bytes=len(content), sha256=sha256)
+    return Archive(subset=path.rpartition("/")[0], file=file)
+
+
+def tar_gz(files: Mapping[str, bytes]) -> bytes:
+    return gzip.compress(pack_tar(dict(files)), 1, mtime=0)
+
+
+def clips(num_clips: int, *, seed: int = 0, size_bytes: int = 60_000) -> dict[str, bytes]:
+    """Return the members of an archive by name; no two seeds share any."""
+    return {f"clips/{seed}-{number}.mp4": media(1000 * seed + number, size_bytes) for number in range(num_clips)}
+
+
+def index_of(
+    content: bytes, verification: Verification = Verification.CHECKSUM, *, complete: bool = True
+) -> ArchiveIndex:
+    """Return the index of a tar.gz, said to be as well known as asked for."""
+    one_pass = IndexingPass(iter([content]), "a.tar.gz")
+    for _ in one_pass.members():
+        pass
+    assert not one_pass.problem
+    identity = ArchiveIdentity(size_bytes=len(content), sha256=hashlib.sha256(content).hexdigest())
+    columns = one_pass.index().columns
+    return ArchiveIndex(identity=identity, verification=verification, complete=complete, columns=columns)
+
+
+class CountingSource:
+    """A file in memory that notes each range asked for, and the bytes taken of it."""
+
+    def __init__(self, content: bytes, path: str = "shorts/videos_1.tar.gz", *, chunk_bytes: int = 20_000) -> None:
+        self.content = content
+        self.path = path
+        self.ranges: list[tuple[int, int]] = []
+        self.taken_bytes = 0
+        self._chunk_bytes = chunk_bytes
+
+    @property
+    def size_bytes(self) -> int:
+        return len(self.content)
+
+    def read(self, first_byte: int, end_byte: int) -> Iterator[bytes]:
+        self.ranges.append((first_byte, end_byte))
+        for start in range(first_byte, end_byte, self._chunk_bytes):
+            chunk = self.content[start : min(start + self._chunk_bytes, end_byte)]
+            self.taken_bytes += len(chunk)
+            yield chunk
+
+
+class Told:
+    """Keeps the notices."""
+
+    def __init__(self) -> None:
+        self.messages: list[str] = []
+        self.telemetry = Telemetry(self)
+
+    def receive(self, wall_s: float, event: Event) -> None:
+        if isinstance(event, Notice):
+            self.messages.append(event.message)
+
+
+def account_of(set_aside_bytes: int) -> Account:
+    """Return the account of a run that sets so many bytes aside for indexes."""
+    account = DiskBudget(1_000_000_000).account("indexes")
+    account.set_aside(set_aside_bytes)
+    return account
+
+
+def room_for(num_blocks: int) -> int:
+    """Return the room of so many files of one block each, and of the folder."""
+    return (num_blocks + 1) * BLOCK_BYTES
+
+
+def names_in(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()} if folder.exists() else set()
+
+
+def read_cuts(content: bytes, first_bytes: tuple[int, ...]) -> list[LearnedCut]:
+    """Return what a reader for each of these cuts learns, by itself."""
+    source = BytesSource(content)
+    learned = []
+    for first_byte in first_bytes:
+        later = [byte for byte in first_bytes if byte > first_byte]
+        with CutReader(source, first_byte, later, learn=True) as reader:
+            for _ in reader.members():
+                pass
+            rows = [each.row for each in reader.take_rows(now=True)]
+            learned.append(LearnedCut(first_byte=first_byte, report=reader.reports[0], rows=rows))
+    return learned
+
+
+def begin_cut(content: bytes, num_members: int) -> LearnedCut:
+    """Return what a reader from the archive's beginning has learned when it has read so many members."""
+    with CutReader(BytesSource(content), 0, learn=True) as reader:
+        members = reader.members()
+        for _ in range(num_members + 1):
+            next(members)
+        learned = reader.take_rows(now=True)[:num_members]
+    return LearnedCut(first_byte=0, report=None, rows=[each.row for each in learned], bookmark=learned[-1].bookmark)
