@@ -1,9 +1,6 @@
-"""Bytes that lie as they are, from a place on; and sources that are digested as they are read."""
+"""Bytes that lie as they are, from a place on."""
 
 from __future__ import annotations
-
-import hashlib
-from collections.abc import Iterator
 
 from reelstream.archive.cuts.feed import Feed
 from reelstream.archive.forward import ForwardReader
@@ -56,40 +53,3 @@ class PlainReader(ForwardReader):
     def close(self) -> None:
         """Give up the range that is being read."""
         self._feed.close()
-
-
-class WholeDigest:
-    """A source whose SHA-256 is made as it is read, once, from its first byte to its last.
-
-    Args:
-        source: Where the bytes come from.
-    """
-
-    def __init__(self, source: ByteSource) -> None:
-        self._source = source
-        self._sha256 = hashlib.sha256()
-        self._digested_bytes = 0
-
-    @property
-    def path(self) -> str:
-        """The source's."""
-        return self._source.path
-
-    @property
-    def size_bytes(self) -> int:
-        """The source's."""
-        return self._source.size_bytes
-
-    def read(self, first_byte: int, end_byte: int) -> Iterator[bytes]:
-        """Yield the range, as the source does; what follows all that came before is digested."""
-        position = first_byte
-        for chunk in self._source.read(first_byte, end_byte):
-            if position == self._digested_bytes:
-                self._sha256.update(chunk)
-                self._digested_bytes += len(chunk)
-            position += len(chunk)
-            yield chunk
-
-    def digest(self) -> str | None:
-        """Return the hex digest of the whole file; None where not all of it was read."""
-        return self._sha256.hexdigest() if self._digested_bytes == self.size_bytes else None
