@@ -12,6 +12,7 @@ from reelstream.catalog.layout import (
     AnnotationFile,
     SubsetLayout,
     find_subsets,
+    select_media,
     select_subset,
     select_subsets,
 )
@@ -33,6 +34,7 @@ __all__ = [
     "parse_answer",
     "parse_options",
     "prepare_catalog",
+    "select_media",
     "select_subset",
     "select_subsets",
 ]

@@ -145,6 +145,37 @@ def select_subsets(
     return layouts
 
 
+def select_media(repository: Repository, names: Sequence[str] = ()) -> tuple[Archive, ...]:
+    """Return the archives and videos of folders, whether or not annotations lie beside them.
+
+    Args:
+        repository: All files at one commit.
+        names: The folders, as for `select_subset`; where none is given, all archives there are, those of no folder
+            too, and all videos that belong to a subset.
+
+    Raises:
+        NotFoundOnHubError: As `select_subset`.
+        ConfigError: A folder, or the whole repository, holds no archive or video.
+    """
+    folders = _folders(repository)
+    chosen = dict.fromkeys(_resolve_name(repository, folders, name) for name in names)
+    for folder in chosen:
+        if not folders[folder].media:
+            raise _without_media(repository, folder)
+    if chosen:
+        return tuple(archive for folder in chosen for archive in _archives(folder, folders[folder].media))
+    at_root = [
+        file
+        for file in repository.files
+        if not _parent(file.path) and ContainerKind.of(file.path) is not ContainerKind.FILE
+    ]
+    below = (archive for folder, each in folders.items() for archive in _archives(folder, each.media))
+    media = (*_archives("", at_root), *below)
+    if not media:
+        raise ConfigError(f"{repository.repo_id} has no archive and no video.", "Check its name and its revision.")
+    return media
+
+
 def _checked_kinds(kinds: Sequence[AnnotationKind]) -> tuple[AnnotationKind, ...]:
     if isinstance(kinds, str) or not kinds:
         raise ConfigError(f"annotations must be a list of kinds, not {kinds!r}.", 'Write for example ["cap", "oe"].')
