@@ -38,6 +38,11 @@ class Member:
     _reader: ForwardReader = field(repr=False)
     _left_bytes: int = field(repr=False)
 
+    @property
+    def digest(self) -> bytes | None:
+        """Of its bytes, once all of them have passed; None where none is made."""
+        return None
+
     def chunks(self) -> Iterator[memoryview]:
         """Yield the member's bytes, at most 256 KiB at a time.
 

@@ -95,6 +95,10 @@ class DiskBudget:
     def _committed_bytes(self) -> int:
         return sum(max(used, self._set_aside_bytes[name]) for name, used in self._used_bytes.items())
 
+    def _set_aside_by(self, name: str) -> int:
+        with self._lock:
+            return self._set_aside_bytes[name]
+
     def _used_by(self, name: str) -> int:
         with self._lock:
             return self._used_bytes[name]
@@ -158,6 +162,11 @@ class Account:
     def available_bytes(self) -> int:
         """Bytes that this account could have reserved in all: those it has, and those that nobody has."""
         return self.used_bytes + self.budget.free_bytes
+
+    @property
+    def set_aside_bytes(self) -> int:
+        """Bytes that are kept for this account alone."""
+        return self.budget._set_aside_by(self.name)  # noqa: SLF001 - the budget's other half
 
     def set_aside(self, size_bytes: int) -> None:
         """Keep this many bytes, reservations included, for this account alone.

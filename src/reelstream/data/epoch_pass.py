@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
+
 from reelstream.cancel import Cancelled
 from reelstream.errors import OutOfReachError
 from reelstream.prefetch.pipeline import EpochPipeline
@@ -13,9 +16,10 @@ from reelstream.types import Position
 class EpochPass:
     """One epoch's iteration, and what is needed to tell its state after it has ended."""
 
-    def __init__(self, pipeline: EpochPipeline, next_start: EpochState) -> None:
+    def __init__(self, pipeline: EpochPipeline, next_start: Callable[[], EpochState]) -> None:
         self.pipeline = pipeline
-        self.next_start = next_start
+        # Only at the end, when all that the epoch learns is known; and once.
+        self._next_start = functools.cache(next_start)
         self.last: Position | None = None
         self.over = False
         self._ended = False
@@ -40,5 +44,5 @@ class EpochPass:
     def state_after(self, position: Position | None) -> EpochState:
         """Return the state once a sample is consumed; after the last one of an epoch, the next one's beginning."""
         if self.over and position in (None, self.last):
-            return self.next_start
+            return self._next_start()
         return self.pipeline.state_after(position)

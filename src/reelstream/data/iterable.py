@@ -63,6 +63,12 @@ class StreamingVideoDataset(IterableDataset[Sample]):
         seed: Same seed, same order.
         lanes: Archives read side by side.
         limit: Take this many clips only.
+        spans: What is read in one go: `archive`, `cut`, `block`, or `auto`.
+        cut_size: Compressed bytes of a cut; None chooses.
+        block_size: The most bytes of neighbours that are read as one block.
+        parts: Into how many parts each subset is divided.
+        epochs_per_part: Epochs on a part before the next one's turn.
+        keep_clips: Whether clips that fit stay on disk for the epochs to come.
         frames: Which frames are decoded.
         decode_threads: Clips decoded side by side; None takes the number of cores.
         decoded_memory: Memory for decoded frames.
@@ -93,6 +99,12 @@ class StreamingVideoDataset(IterableDataset[Sample]):
         seed: int = _Defaults.seed,
         lanes: int = _Defaults.lanes,
         limit: int | None = _Defaults.limit,
+        spans: Literal["auto", "archive", "cut", "block"] = _Defaults.spans,
+        cut_size: int | str | None = _Defaults.cut_size,
+        block_size: int | str = _Defaults.block_size,
+        parts: int = _Defaults.parts,
+        epochs_per_part: int = _Defaults.epochs_per_part,
+        keep_clips: bool = _Defaults.keep_clips,
         frames: FrameSampling | None = None,
         decode_threads: int | None = None,
         decoded_memory: int | str = _Defaults.decoded_memory,
@@ -118,6 +130,12 @@ class StreamingVideoDataset(IterableDataset[Sample]):
             seed=seed,
             lanes=lanes,
             limit=limit,
+            spans=spans,
+            cut_size=None if cut_size is None else parse_bytes(cut_size),
+            block_size=parse_bytes(block_size),
+            parts=parts,
+            epochs_per_part=epochs_per_part,
+            keep_clips=keep_clips,
             frames=frames or FrameSampling(),
             decode_threads=decode_threads or os.cpu_count() or 1,
             decoded_memory=parse_bytes(decoded_memory),
@@ -212,7 +230,7 @@ class StreamingVideoDataset(IterableDataset[Sample]):
         state = self._start_state(session)
         epoch = state.settings.epoch
         with session.pipeline(state) as pipeline:
-            current = self._passes[epoch] = EpochPass(pipeline, session.start_of(epoch + 1))
+            current = self._passes[epoch] = EpochPass(pipeline, lambda: session.start_of(epoch + 1))
             if self._called_off:
                 # Before the pass could be seen by whoever called it off.
                 raise Cancelled
@@ -224,11 +242,12 @@ class StreamingVideoDataset(IterableDataset[Sample]):
             self._tell_end(session, current)
 
     def __len__(self) -> int:
-        """Samples of an epoch: all in the catalog; with `limit`, as many as that many clips have on average."""
+        """Samples of an epoch: all in the catalog; with `limit` or `parts`, as many as so many clips have on average."""
         catalog = self._opened().catalog
-        if self.options.limit is None or self.options.limit >= catalog.num_clips:
-            return catalog.num_samples
-        return max(1, round(self.options.limit * catalog.num_samples / catalog.num_clips))
+        num_clips = catalog.num_clips / self.options.parts
+        if self.options.limit is not None:
+            num_clips = min(num_clips, self.options.limit)
+        return max(1, round(num_clips * catalog.num_samples / catalog.num_clips))
 
     def set_epoch(self, epoch: int) -> None:
         """Let the next iteration serve `epoch`; the epoch that runs, or whose state was loaded, goes on where it is."""

@@ -7,9 +7,10 @@ timing, and each served sample leaves a step in a journal from which the state a
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from reelstream.archive.cuts.report import CutReport
 from reelstream.errors import StateError
 from reelstream.prefetch.state import EpochState, LaneState
 from reelstream.prefetch.windows import Lane, ResidentClip, Window
@@ -66,6 +67,8 @@ class _Step:
     """The visit whose sample is quarantined here."""
     round: tuple[list[int], list[int | None]] | None = None
     """Quotas and lengths of a new round."""
+    reports: Sequence[tuple[str, CutReport]] = ()
+    """What was found of the spans that were read to their end, by archive."""
 
     def apply(self, state: EpochState) -> None:
         """Make the change."""
@@ -74,6 +77,8 @@ class _Step:
             state.lanes[self.lane] = self.after
         if self.round is not None:
             state.quotas, state.lengths = self.round
+        for path, report in self.reports:
+            state.add_report(path, report)
         books, clips = state.books, state.books.quarantined_clips
         if self.position is not None:
             books.delivered += not self.repeated
@@ -132,7 +137,10 @@ class Board:
         )
 
     def close_window(self, lane_number: int, window: Window) -> list[ResidentClip]:
-        """Take an ordered window whose clips have all arrived; return those that have no use left (after a resume).
+        """Take an ordered window, whose clips are there or are still to come.
+
+        Returns:
+            Those that have no use left (after a resume).
 
         Raises:
             StateError: Where it is not the window that the state says it is.
@@ -144,14 +152,24 @@ class Board:
         for clip_number, _ in window.order[window.cursor :]:
             window.clips[clip_number].left += 1
         lane.windows.append(window)
-        lane.ready += len(window.order) - window.cursor
+        for clip in window.clips:
+            if clip.arrived:
+                self.arrive(clip)
         unused = [clip for clip in window.clips if clip.left == 0]
         self._settle(lane)
         return unused
 
+    def arrive(self, clip: ResidentClip) -> None:
+        """A clip of a closed window is there."""
+        clip.counted = True
+        self.lanes[clip.lane].ready += clip.left
+
     def quarantine(self, clip: ResidentClip, reason: str) -> None:
         """Pass over all samples of a clip that are still to be served."""
         clip.problem = reason
+        if clip.counted:
+            clip.counted = False
+            self.lanes[clip.lane].ready -= clip.left
         if clip.uses:
             self._lay_out_anew()
         self._settle(self.lanes[clip.lane])
@@ -178,10 +196,10 @@ class Board:
         return self._next_place
 
     def coming_clips(self) -> Iterable[ResidentClip]:
-        """Yield the clips of the look-ahead in order of their next use, each once."""
+        """Yield the clips of the look-ahead that are on disk, in order of their next use, each once."""
         self._extend()
         for entry in self._entries:
-            if entry.clip.uses[0] == entry.place:
+            if entry.clip.uses[0] == entry.place and entry.clip.arrived:
                 yield entry.clip
 
     def blocking_lane(self) -> Lane | None:
@@ -212,7 +230,7 @@ class Board:
         digest.add(lane.slot, f"{clip.name}#{sample}")
         lane.digest = digest.value
         clip.uses.popleft()
-        clip.left -= 1
+        self._leave_sample(lane, clip)
         self._turn = step.turn
         self._advance(lane, step)
         self._settle(lane)
@@ -295,7 +313,7 @@ class Board:
             clip = window.clips[clip_number]
             if clip.problem is None:
                 return
-            clip.left -= 1
+            self._leave_sample(lane, clip)
             step = _Step(turn=self._turn)
             if clip.repeated is not False:
                 window.repeats.add(clip_number)
@@ -304,15 +322,19 @@ class Board:
                 step.passed_over = clip
             self._advance(lane, step)
 
+    def _leave_sample(self, lane: Lane, clip: ResidentClip) -> None:
+        clip.left -= 1
+        lane.ready -= clip.counted
+
     def _advance(self, lane: Lane, step: _Step) -> None:
         """Leave the lane's next sample behind, and its window with the last one; enter it in the journal."""
         window = lane.windows[0]
         window.cursor += 1
         lane.slot += 1
-        lane.ready -= 1
         if window.cursor == len(window.order):
             lane.windows.popleft()
             self._finished.append((lane.number, window))
+            step.reports = window.reports
         step.lane, step.after = lane.number, self._lane_state(lane, window)
         self._journal.append(step)
 
@@ -341,6 +363,7 @@ class Board:
                 slot=lane.slot,
                 digest=lane.digest,
                 repeats=tuple(sorted(window.repeats)),
+                mark=window.mark,
             )
         # The next window has not been met: it begins where this one ends.
         return LaneState(
@@ -350,6 +373,7 @@ class Board:
             clips=window.clips_before + len(window.clips),
             slot=lane.slot,
             digest=lane.digest,
+            mark=window.end_mark,
         )
 
     def _extend(self) -> None:

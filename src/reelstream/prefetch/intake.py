@@ -6,10 +6,10 @@ import contextlib
 import threading
 from collections.abc import Callable, Iterator, Sequence
 
-from reelstream.archive import Member
-from reelstream.cache import ClipCache, ClipFile, Room
+from reelstream.cache import ClipCache, ClipFile, KeptClips, Room
 from reelstream.cancel import Cancellation
 from reelstream.errors import BudgetTooSmallError
+from reelstream.prefetch.lanes.host import IncomingClip
 from reelstream.prefetch.turns import RangeTurns
 from reelstream.prefetch.windows import ResidentClip
 from reelstream.units import format_bytes
@@ -18,12 +18,13 @@ from reelstream.units import format_bytes
 class Intake:
     """Lets bytes in as far as there are connections and room. Shares its owner's lock.
 
-    `begin_range`, `end_range` and `write` are called without the lock; all else while it is held.
+    `begin_range`, `end_range`, `write` and `take_kept` are called without the lock; all else while it is held.
 
     Args:
         lock: The owner's.
         room: The policy of the clip budget, at its beginning.
         cache: Where clips are written.
+        kept: Clips that stay across epochs, in the same cache.
         connections: The most ranged reads at once, those that pause apart.
         disk_budget_bytes: The budget in all, to name one that works where this one does not.
         ready: Tells the samples of each lane that are on disk and not served: who has fewer reads first.
@@ -36,6 +37,7 @@ class Intake:
         lock: threading.Lock,
         room: Room,
         cache: ClipCache,
+        kept: KeptClips,
         connections: int,
         disk_budget_bytes: int,
         ready: Callable[[], Sequence[int]],
@@ -44,6 +46,7 @@ class Intake:
         self._lock = lock
         self._room = room
         self._cache = cache
+        self._kept = kept
         self._disk_budget_bytes = disk_budget_bytes
         self._ready = ready
         self._cancellation = cancellation
@@ -72,7 +75,7 @@ class Intake:
             self._turns.end(lane, self._room)
             self.wake()
 
-    def write(self, lane: int, window: int, member: Member) -> ClipFile:
+    def write(self, lane: int, window: int, member: IncomingClip, identity: str | None) -> ClipFile:
         """Wait for room, write the member and publish it. See `LaneHost`."""
         cost_bytes = self._cache.cost_bytes(member.size_bytes)
         if cost_bytes > self._room.largest_clip_bytes:
@@ -84,24 +87,68 @@ class Intake:
                     while not self._has_room(lane, window, cost_bytes):
                         self.wait()
         try:
-            return self._cache.write(member.size_bytes, member.chunks())
+            return self._cache.write(
+                member.size_bytes, member.chunks(), identity=identity, digest=lambda: member.digest
+            )
         except BaseException:
             with self._lock:
                 self._room.free(lane, window, cost_bytes)
                 self.wake()
             raise
 
+    def take_kept(self, lane: int, clip: ResidentClip, identity: str | None) -> bool:
+        """Use a clip that is on disk already, once its window may hold it; return whether there was one.
+
+        Args:
+            lane: The clip's lane.
+            clip: Whose file is wanted.
+            identity: What a run that was killed would have named it by.
+        """
+        number = clip.record.clip
+        with self._lock:
+            file = self._kept.take(number)
+        if file is None and identity is not None:
+            file = self._adopted(number, identity)
+        if file is None:
+            return False
+        with self._lock:
+            while not self._room.may_admit(lane, clip.window, file.reserved_bytes, in_place=True):
+                with self.pausing(lane):
+                    self.wait()
+            self._room.admit(lane, clip.window, file.reserved_bytes, in_place=True)
+            clip.file, clip.is_kept = file, True
+        return True
+
+    def _adopted(self, number: int, identity: str) -> ClipFile | None:
+        """Return a clip that a killed run has left, for a visit, if its bytes are true."""
+        file = self._cache.adopt(identity)
+        if file is None:
+            return None
+        # Reads the file, hence without the lock.
+        if file.reserved_bytes > self._room.largest_clip_bytes or not self._cache.verify(file):
+            self._cache.delete(file)
+            return None
+        with self._lock:
+            if number in self._kept:
+                self._cache.delete(file)
+            else:
+                self._kept.restore(number, file)
+            return self._kept.take(number)
+
     # ------------------------------------------------------------------ the owner's side, under the lock
 
-    def delete(self, clip: ResidentClip) -> bool:
-        """Delete a clip's file, if it has one; return whether it had."""
+    def let_go(self, clip: ResidentClip) -> bool:
+        """Let go of a clip's file, if it has one; return whether it was deleted, rather than kept for another epoch."""
         file, clip.file = clip.file, None
         if file is None:
             return False
-        self._cache.delete(file)
-        self._room.free(clip.lane, clip.window, file.reserved_bytes)
+        self._room.free(clip.lane, clip.window, file.reserved_bytes, in_place=clip.is_kept)
+        give_back = self._kept.offer if clip.problem is None else self._kept.discard
+        stays = give_back(clip.record.clip, file)
+        if not stays:
+            self._cache.delete(file)
         self.wake()
-        return True
+        return not stays
 
     def finish_window(self, lane: int, window: int) -> None:
         """A lane's front window is used up, its clips are deleted."""
@@ -145,13 +192,19 @@ class Intake:
     # ------------------------------------------------------------------ inside
 
     def _has_room(self, lane: int, window: int, cost_bytes: int) -> bool:
-        """Return whether a clip may be written now. A deleted clip's room is free once its last reader ends."""
-        used_bytes = self._cache.used_bytes
-        return (
-            self._room.may_admit(lane, window, cost_bytes) and used_bytes + cost_bytes <= self._room.clip_budget_bytes
-        )
+        """Return whether a clip may be written now. A deleted clip's room is free once its last reader ends.
 
-    def _admit(self, lane: int, window: int, cost_bytes: int, member: Member) -> bool:
+        For a front window kept clips are given up where need be: it could wait for room for ever.
+        """
+        if not self._room.may_admit(lane, window, cost_bytes):
+            return False
+        shortage_bytes = self._room.shortage_bytes(lane, window, cost_bytes, self._kept.used_bytes)
+        if shortage_bytes:
+            for file in self._kept.give_up(shortage_bytes):
+                self._cache.delete(file)
+        return self._cache.used_bytes + cost_bytes <= self._room.clip_budget_bytes
+
+    def _admit(self, lane: int, window: int, cost_bytes: int, member: IncomingClip) -> bool:
         """Reserve the room of a clip, if there is any; return whether there was."""
         if not self._has_room(lane, window, cost_bytes):
             return False
@@ -165,7 +218,7 @@ class Intake:
         self._room.admit(lane, window, cost_bytes)
         return True
 
-    def _too_large(self, member: Member, cost_bytes: int) -> BudgetTooSmallError:
+    def _too_large(self, member: IncomingClip, cost_bytes: int) -> BudgetTooSmallError:
         missing_bytes = self._room.smallest_budget_for(cost_bytes) - self._room.clip_budget_bytes
         smallest_mb = -(-(self._disk_budget_bytes + missing_bytes) // 10**6)
         return BudgetTooSmallError(

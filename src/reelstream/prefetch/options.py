@@ -9,7 +9,15 @@ from typing import Literal
 
 from reelstream.errors import ConfigError
 from reelstream.types import AnnotationKind, FrameSampling
-from reelstream.units import ByteSize, Seconds
+from reelstream.units import ByteSize, Seconds, format_bytes
+
+LEAST_CUT_BYTES = 250_000
+"""Of a cut."""
+
+_AT_LEAST_ONE = (
+    *("cache_size", "lanes", "decode_threads", "connections"),
+    *("block_size", "parts", "epochs_per_part"),
+)
 
 
 def _default_decode_threads() -> int:
@@ -41,9 +49,23 @@ class StreamOptions:
     seed: int = 0
     """Same seed, same order."""
     lanes: int = 8
-    """Archives read side by side; each lane is shuffled by itself."""
+    """Archives, or pieces of archives, read side by side; each lane is shuffled by itself."""
     limit: int | None = None
     """Take this many clips only, the same in every epoch; None takes all."""
+    spans: Literal["auto", "archive", "cut", "block"] = "auto"
+    """What is read in one go: whole archives, cuts of them, or blocks of members whose places are known.
+
+    `auto` takes blocks where all members are known, whole archives where there is one for each lane, else cuts."""
+    cut_size: ByteSize | None = None
+    """Compressed bytes of a cut; None chooses, so that cuts are many and their borders cost little."""
+    block_size: ByteSize = 8_000_000
+    """The most bytes of neighbours that are read as one block; a larger clip is a block by itself."""
+    parts: int = 1
+    """Into how many parts each subset is divided, to be trained on one after the other."""
+    epochs_per_part: int = 1
+    """Epochs on a part before the next one's turn."""
+    keep_clips: bool = True
+    """Whether clips that fit the budget beside the moving windows stay on disk for the epochs to come."""
     frames: FrameSampling = field(default_factory=FrameSampling)
     """Which frames of a clip are decoded."""
     decode_threads: int = field(default_factory=_default_decode_threads)
@@ -62,11 +84,16 @@ class StreamOptions:
     """Seconds without a byte, retries included, after which a download has failed."""
 
     def __post_init__(self) -> None:
-        for name in ("cache_size", "lanes", "decode_threads", "connections"):
+        for name in _AT_LEAST_ONE:
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1, not {getattr(self, name)}")
         if not self.subsets:
             raise ConfigError("subsets names nothing to train on", "name at least one folder of the repository")
+        if self.cut_size is not None and self.cut_size < LEAST_CUT_BYTES:
+            raise ConfigError(
+                f"cut_size must be at least {format_bytes(LEAST_CUT_BYTES)}, not {format_bytes(self.cut_size)}",
+                "an entry alone reads as much; leave it out to have it chosen",
+            )
         if self.limit is not None and self.limit < 1:
             raise ConfigError(f"limit must be at least 1, not {self.limit}", "leave it out to take all clips")
         if not 0 <= self.max_bad_share <= 1:

@@ -20,38 +20,40 @@ from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import Self
 
-from reelstream.archive import Member
-from reelstream.cache import ClipCache, ClipFile, Lease, Room
+from reelstream.archive import IndexRow
+from reelstream.cache import ClipCache, ClipFile, KeptClips, Lease, Room
 from reelstream.cancel import Cancellation, Cancelled
 from reelstream.catalog import Catalog
 from reelstream.decode import decode_clip
-from reelstream.errors import (
-    ArchiveChecksumError,
-    ArchiveError,
-    DecodeError,
-)
+from reelstream.errors import ArchiveChecksumError, ArchiveError, DecodeError
 from reelstream.prefetch.badness import BadClips
 from reelstream.prefetch.board import Board, Served
 from reelstream.prefetch.frames import FrameStore
 from reelstream.prefetch.intake import Intake
-from reelstream.prefetch.reader import LaneReader, SpanSource
+from reelstream.prefetch.lanes.host import ArchiveSource, IncomingClip, SpanResult
+from reelstream.prefetch.lanes.known import KnownLane
+from reelstream.prefetch.lanes.streaming import StreamingLane
+from reelstream.prefetch.ledger import ArchiveLedger, Finding
+from reelstream.prefetch.plan import EpochPlan, Learned
 from reelstream.prefetch.state import EpochState
 from reelstream.prefetch.values import Decode, Gauges, PipelineOptions, ReadySample
 from reelstream.prefetch.windows import ResidentClip, Window
 from reelstream.schedule import WindowFormer, WindowLimits
 from reelstream.telemetry import Telemetry, events
-from reelstream.types import DecodedClip, Position, Span
+from reelstream.types import DecodedClip, Position, Span, SpanKind
 
 
 class EpochPipeline:
     """Serves one epoch's samples from a state on; a context manager that owns its threads.
 
     Args:
-        lanes: The spans of each lane.
+        plan: What the lanes read.
         state: Where to begin.
         catalog: All clips and samples.
         source: Where compressed bytes come from.
+        learned: Keeps what the readers learn of archives.
         cache: Where clips are written; nothing else is in it.
+        kept: Clips that stay across epochs; they lie in the same cache.
         room: The policy of the clip budget, at its beginning.
         disk_budget_bytes: The budget in all, to name one that works where this one does not.
         options: How to work.
@@ -62,11 +64,13 @@ class EpochPipeline:
     def __init__(
         self,
         *,
-        lanes: Sequence[Sequence[Span]],
+        plan: EpochPlan,
         state: EpochState,
         catalog: Catalog,
-        source: SpanSource,
+        source: ArchiveSource,
+        learned: Learned,
         cache: ClipCache,
+        kept: KeptClips,
         room: Room,
         disk_budget_bytes: int,
         options: PipelineOptions,
@@ -74,8 +78,11 @@ class EpochPipeline:
         decode: Decode = decode_clip,
     ) -> None:
         self._catalog = catalog
+        self._plan = plan
         self._source = source
+        self._learned = learned
         self._cache = cache
+        self._kept = kept
         self._options = options
         self._telemetry = telemetry
         self._decode_file = decode
@@ -83,10 +90,12 @@ class EpochPipeline:
         self._arrived = threading.Condition(self._lock)
         self._cancellation = Cancellation()
         self._board = Board(state)
+        self._ledger = ArchiveLedger(state.reports)
         self._intake = Intake(
             lock=self._lock,
             room=room,
             cache=cache,
+            kept=kept,
             connections=options.connections,
             disk_budget_bytes=disk_budget_bytes,
             ready=lambda: [lane.ready for lane in self._board.lanes],
@@ -105,12 +114,12 @@ class EpochPipeline:
         self._threads = [
             threading.Thread(
                 target=self._read_lane,
-                args=(number, list(spans), state),
+                args=(number, spans, state),
                 name=f"reelstream-lane-{number}",
                 # A script that ends without closing must not hang; the folder's leftovers are reclaimed.
                 daemon=True,
             )
-            for number, spans in enumerate(lanes)
+            for number, spans in enumerate(plan.lanes)
         ]
         self._decoders = ThreadPoolExecutor(options.decode_threads, thread_name_prefix="reelstream-decode")
         self._close_lock = threading.Lock()
@@ -140,7 +149,7 @@ class EpochPipeline:
             self._intake.wake()
 
     def close(self) -> None:
-        """Call off all work, wait for the threads, delete the clips; a second call does nothing."""
+        """Call off all work, wait for the threads, delete the clips that are not kept; a second call does nothing."""
         with self._close_lock:
             if self._closed:
                 return
@@ -151,7 +160,8 @@ class EpochPipeline:
                     thread.join()
             # What is queued runs, and ends its lease; called off, it decodes nothing.
             self._decoders.shutdown(wait=True)
-            self._cache.clear()
+            self._kept.end_visits()
+            self._cache.clear(keep=self._kept.files)
 
     # ------------------------------------------------------------------ the consumer
 
@@ -227,6 +237,13 @@ class EpochPipeline:
 
     def _wait_for_frames(self, clip: ResidentClip) -> DecodedClip | None:
         """Wait until the head's frames are in memory; None where its clip turned out bad."""
+        with self._waiting("download") as wait:
+            while clip.problem is None and not clip.arrived:
+                self._raise_failure()
+                failure = self._board.lanes[clip.lane].failure
+                if failure is not None:
+                    raise failure
+                wait()
         with self._waiting("decode") as wait:
             while clip.problem is None:
                 decoded = self._frames.get(clip)
@@ -284,7 +301,8 @@ class EpochPipeline:
             self._intake.finish_window(lane, window.number)
 
     def _delete(self, clip: ResidentClip) -> None:
-        if not self._intake.delete(clip):
+        """Let go of a clip's file, if it has one: it is deleted, unless it stays for the next epoch."""
+        if not self._intake.let_go(clip):
             return
         self._clips_on_disk -= 1
         self._telemetry.emit(
@@ -374,25 +392,10 @@ class EpochPipeline:
     # ------------------------------------------------------------------ the lanes' side
 
     def _read_lane(self, number: int, spans: Sequence[Span], state: EpochState) -> None:
-        settings, lane_state = state.settings, state.lanes[number]
         lane = self._board.lanes[number]
         failure: Exception | None = None
         try:
-            LaneReader(
-                lane=number,
-                spans=spans,
-                state=lane_state,
-                former=WindowFormer(
-                    lane=number,
-                    num_lanes=settings.num_lanes,
-                    limits=WindowLimits(clips=settings.window_clips, size_bytes=settings.window_bytes),
-                    window=lane_state.window,
-                ),
-                catalog=self._catalog,
-                source=self._source,
-                host=self,
-                cancellation=self._cancellation,
-            ).run()
+            self._reader(number, spans, state).run()
         except Cancelled:
             pass
         except Exception as error:  # noqa: BLE001 - whatever it is, the consumer must hear of it
@@ -403,6 +406,40 @@ class EpochPipeline:
             self._intake.finish_reading(number)
             self._arrived.notify_all()
 
+    def _reader(self, number: int, spans: Sequence[Span], state: EpochState) -> StreamingLane | KnownLane:
+        settings, lane_state = state.settings, state.lanes[number]
+        former = WindowFormer(
+            lane=number,
+            num_lanes=settings.num_lanes,
+            limits=WindowLimits(clips=settings.window_clips, size_bytes=settings.window_bytes),
+            window=lane_state.window,
+        )
+        if settings.spans.kind is SpanKind.BLOCK:
+            return KnownLane(
+                lane=number,
+                spans=spans,
+                state=lane_state,
+                former=former,
+                catalog=self._catalog,
+                source=self._source,
+                row_of=self._plan.row_of,
+                host=self,
+                cancellation=self._cancellation,
+            )
+        return StreamingLane(
+            lane=number,
+            spans=spans,
+            state=lane_state,
+            former=former,
+            catalog=self._catalog,
+            source=self._source,
+            later_cuts=self._plan.later_cuts,
+            known_rows=self._learned.rows_before,
+            mean_clip_bytes=self._plan.mean_bytes_of,
+            host=self,
+            cancellation=self._cancellation,
+        )
+
     def begin_range(self, lane: int, window: int) -> int:
         """Wait until a ranged read may begin; return its most bytes. See `LaneHost`."""
         return self._intake.begin_range(lane, window)
@@ -411,9 +448,9 @@ class EpochPipeline:
         """The ranged read has ended. See `LaneHost`."""
         self._intake.end_range(lane)
 
-    def write(self, lane: int, window: int, member: Member) -> ClipFile:
+    def write(self, lane: int, window: int, member: IncomingClip, identity: str | None) -> ClipFile:
         """Wait for room, write the member and publish it. See `LaneHost`."""
-        return self._intake.write(lane, window, member)
+        return self._intake.write(lane, window, member, identity)
 
     def quota(self, lane: int) -> int | None:
         """Return how many clips the lane may give in all; None for no end. See `LaneHost`."""
@@ -434,7 +471,7 @@ class EpochPipeline:
             return True
 
     def meet(self, lane: int, clip: ResidentClip) -> None:
-        """A clip is on disk, or known to be bad. See `LaneHost`."""
+        """A clip is on disk, or known to be bad. See `StreamingHost`."""
         with self._lock:
             self._board.lanes[lane].num_clips += 1
             self._bad_clips.meet()
@@ -442,31 +479,97 @@ class EpochPipeline:
                 self._quarantine(clip, clip.problem)
                 return
             self._clips_on_disk += 1
-        self._telemetry.emit(
-            events.ClipArrived(lane=lane, subset=clip.record.subset, path=clip.record.path, size_bytes=clip.size_bytes)
-        )
+        self._tell_arrival(lane, clip)
 
     def close_window(self, lane: int, window: Window) -> None:
-        """A window has all its clips. See `LaneHost`."""
+        """A window has all its clips. See `StreamingHost`."""
         self._board.order_samples(lane, window)
         with self._lock:
-            for clip in self._board.close_window(lane, window):
-                self._delete(clip)
-            self._let_go_of_windows()
-            self._decode_ahead()
-            self._arrived.notify_all()
+            self._close_window(lane, window)
 
-    def finish_span(
-        self, lane: int, span: Span, num_clips: int, num_unreferenced: int, problem: ArchiveError | None
-    ) -> None:
-        """A span was read to its end, or `problem` ended it. See `LaneHost`."""
-        if problem is not None:
-            if self._options.stop_on_bad_archive and not isinstance(problem, ArchiveChecksumError):
-                hint = f"{problem.hint}; set on_bad_archive to skip to go on without what it does not give"
-                raise ArchiveError(problem.fact, hint) from problem
-            self._telemetry.emit(events.ArchiveSuspect(path=span.archive.path, reason=problem.fact))
+    def _close_window(self, lane: int, window: Window) -> None:
+        for clip in self._board.close_window(lane, window):
+            self._delete(clip)
+        self._let_go_of_windows()
+        self._decode_ahead()
+        self._arrived.notify_all()
+
+    def learned(self, span: Span, rows: Sequence[IndexRow]) -> None:
+        """Keep what is known of a span so far. See `StreamingHost`."""
+        self._learned.learned(span, rows)
+
+    def finish_span(self, lane: int, result: SpanResult) -> None:
+        """A span was read to its end, or a problem ended it. See `StreamingHost`."""
+        problem, path = result.problem, result.span.archive.path
+        if problem is not None and self._options.stop_on_bad_archive and not isinstance(problem, ArchiveChecksumError):
+            hint = f"{problem.hint}; set on_bad_archive to skip to go on without what it does not give"
+            raise ArchiveError(problem.fact, hint) from problem
+        if problem is None:
+            self._learned.finished(result)
+        with self._lock:
+            findings = self._ledger.add(result)
+        for finding in findings:
+            self._tell(finding)
         self._telemetry.emit(
             events.SpanFinished(
-                lane=lane, path=span.archive.path, num_clips=num_clips, num_unreferenced=num_unreferenced
+                lane=lane, path=path, num_clips=len(result.clips), num_unreferenced=result.num_unreferenced
             )
+        )
+
+    def _tell(self, finding: Finding) -> None:
+        """Book what an archive delivered as suspect, or have its index put together."""
+        if finding.problem is None:
+            self._learned.verified(finding.archive, finding.reports, finding.sha256)
+            return
+        names = tuple(f"{record.subset}/{record.path}" for record in map(self._catalog.clip, finding.clips))
+        self._telemetry.emit(events.ArchiveSuspect(path=finding.archive.path, reason=finding.problem, clips=names))
+
+    def announce(self, lane: int, window: Window) -> list[ResidentClip]:
+        """A window begins whose clips are still to come. See `KnownHost`."""
+        self._board.order_samples(lane, window)
+        with self._lock:
+            self._board.lanes[lane].num_clips += len(window.clips)
+            self._close_window(lane, window)
+            wanted = dict.fromkeys(window.clips[clip_number] for clip_number, _ in window.order[window.cursor :])
+            return [clip for clip in wanted if clip.problem is None]
+
+    def take_kept(self, lane: int, clip: ResidentClip, identity: str | None) -> bool:
+        """Use a clip that is on disk already, if it is. See `KnownHost`."""
+        if not self._intake.take_kept(lane, clip, identity):
+            return False
+        with self._lock:
+            self._arrive(clip)
+        assert clip.place is not None
+        self._telemetry.emit(
+            events.ClipReused(
+                lane=lane,
+                subset=clip.record.subset,
+                path=clip.record.path,
+                size_bytes=clip.size_bytes,
+                saved_bytes=clip.place.row.range_bytes,
+            )
+        )
+        return True
+
+    def arrive(self, lane: int, clip: ResidentClip) -> None:
+        """A clip of an announced window is there, or known to be bad. See `KnownHost`."""
+        with self._lock:
+            self._arrive(clip)
+        if clip.problem is None:
+            self._tell_arrival(lane, clip)
+
+    def _arrive(self, clip: ResidentClip) -> None:
+        self._bad_clips.meet()
+        if clip.problem is not None:
+            self._quarantine(clip, clip.problem)
+            return
+        self._clips_on_disk += 1
+        self._board.arrive(clip)
+        self._decoded_ahead_of = -1
+        self._decode_ahead()
+        self._arrived.notify_all()
+
+    def _tell_arrival(self, lane: int, clip: ResidentClip) -> None:
+        self._telemetry.emit(
+            events.ClipArrived(lane=lane, subset=clip.record.subset, path=clip.record.path, size_bytes=clip.size_bytes)
         )

@@ -6,27 +6,38 @@ import contextlib
 import dataclasses
 import functools
 import os
+import threading
 from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Self
 
-from reelstream.cache import ClipCache, DiskBudget, Room, RunFolder
+from reelstream.archive import ArchiveIndex
+from reelstream.archive.containers import Container, read_directory
+from reelstream.archive.cuts.entry import ENTRY_RULE_VERSION
+from reelstream.cache import ClipCache, DiskBudget, KeepLimits, KeptClips, Room, RunFolder
 from reelstream.cache.budget import BLOCK_BYTES, block_bytes_of
 from reelstream.cancel import Cancellation
 from reelstream.catalog import Catalog, SubsetLayout, catalog_folder, select_subsets
-from reelstream.errors import BudgetTooSmallError
+from reelstream.errors import BudgetTooSmallError, StateError
+from reelstream.indexes import IndexStore, set_aside_bytes
 from reelstream.prefetch.catalogs import opened_catalog, remove_unused
+from reelstream.prefetch.lanes.paced import PublishedSource
+from reelstream.prefetch.learned import IndexKeeper
 from reelstream.prefetch.options import StreamOptions
+from reelstream.prefetch.parts import split_parts
 from reelstream.prefetch.pipeline import EpochPipeline
-from reelstream.prefetch.state import EpochSettings, EpochState
+from reelstream.prefetch.plan import EpochPlan
+from reelstream.prefetch.spans import SpanPlanner
+from reelstream.prefetch.state import EpochSettings, EpochState, SpanSettings
 from reelstream.prefetch.values import PipelineOptions
-from reelstream.schedule import WindowLimits, archive_spans, deal_to_lanes, lane_quotas, order_spans
+from reelstream.schedule import WindowLimits, lane_quotas
 from reelstream.telemetry import Telemetry, events
 from reelstream.transport import HubClient, RemoteFile
-from reelstream.types import Repository, RepositoryFile, Span, SpanKind
+from reelstream.types import Archive, ContainerKind, Repository, RepositoryFile, SpanKind
 from reelstream.units import format_bytes
 
 CATALOG_FOLDER = "catalog"
+INDEX_FOLDER = "indexes"
 # Directories grow with the names in them; a run folder of ten thousand clips takes less.
 FOLDERS_BYTES = 1 << 20
 # Below this nothing works: a lane could not hold one block.
@@ -73,10 +84,12 @@ class StreamSession:
                 )
             )
             self.repository: Repository = self._client.repository(options.repo_id, options.revision)
-            self.layouts: tuple[SubsetLayout, ...] = tuple(
-                select_subsets(self.repository, options.subsets, options.annotations)
-            )
-            self.folder = stack.enter_context(RunFolder(options.cache_dir))
+            names, named_parts = split_parts(options.subsets, self.repository, num_parts=options.parts)
+            self.layouts: tuple[SubsetLayout, ...] = tuple(select_subsets(self.repository, names, options.annotations))
+            self.folder = stack.enter_context(RunFolder(options.cache_dir, adopt=True))
+            self._cache = ClipCache(self.folder.path, budget.account("clips"))
+            self._cache.take_over(self.folder.survivors)
+            stack.callback(self._cache.drop_survivors)
             budget.account("folders").reserve(FOLDERS_BYTES)
             stack.callback(budget.account("folders").release, FOLDERS_BYTES)
             self.catalog: Catalog = stack.enter_context(
@@ -89,9 +102,22 @@ class StreamSession:
                     telemetry=telemetry,
                 )
             )
-            self._cache = ClipCache(self.folder.path, budget.account("clips"))
+            self._indexes = stack.enter_context(self._opened_indexes())
+            parts_of = {layout.name: parts for layout, parts in zip(self.layouts, named_parts, strict=True) if parts}
+            self._planner = SpanPlanner(
+                self.layouts,
+                self.catalog,
+                options,
+                named_parts=parts_of,
+                indexes=self._indexes,
+                directory=self._directory,
+            )
+            self._keeper = IndexKeeper(self._indexes, keep_cuts=options.parts > 1, telemetry=telemetry)
             self._files: dict[str, RemoteFile] = {}
+            self._files_lock = threading.Lock()
             self._running: EpochPipeline | None = None
+            self._spans_before: SpanSettings | None = None
+            self._kept = KeptClips(0)
             self._stack = stack.pop_all()
         self._tell_missing_kinds()
 
@@ -118,11 +144,11 @@ class StreamSession:
     def start_of(self, epoch: int) -> EpochState:
         """Return the state before the first sample of an epoch."""
         options = self.options
-        spans = archive_spans(archive for layout in self.layouts for archive in layout.archives)
-        # An empty lane would only make the others' windows smaller.
-        num_lanes = min(options.lanes, len(spans))
+        clip_budget_bytes = self.clip_budget_bytes
+        spans = self._planner.choose(epoch, self._spans_before)
+        num_lanes = self._planner.num_lanes(spans)
         limits = WindowLimits.of(
-            cache_size=options.cache_size, num_lanes=num_lanes, clip_budget_bytes=self.clip_budget_bytes
+            cache_size=options.cache_size, num_lanes=num_lanes, clip_budget_bytes=clip_budget_bytes
         )
         settings = EpochSettings(
             catalog=self.catalog.fingerprint,
@@ -130,43 +156,45 @@ class StreamSession:
             epoch=epoch,
             shuffle=options.shuffle,
             limit=options.limit,
-            span_kind=SpanKind.ARCHIVE,
+            spans=spans,
             tail="skip",
             num_lanes=num_lanes,
             window_clips=limits.clips,
             window_bytes=limits.size_bytes,
         )
-        quotas = None if options.limit is None else lane_quotas(options.limit, num_lanes, {})
-        return EpochState.at_start(settings, self.catalog.num_clips, quotas)
+        state = EpochState.at_start(settings, self.catalog.num_clips, None)
+        if options.limit is not None:
+            if spans.kind is SpanKind.BLOCK:
+                lanes = self._planner.plan(settings).lanes
+                state.lengths = [sum(len(span.clips) for span in lane) for lane in lanes]
+            lengths = {lane: length for lane, length in enumerate(state.lengths) if length is not None}
+            state.quotas = lane_quotas(options.limit, num_lanes, lengths)
+        return state
 
     def check(self, state: EpochState) -> None:
         """Refuse a saved state that is not of this dataset and seed.
 
-        What was fixed when its epoch began (lanes, windows) is the state's own, and may differ from the options.
+        What was fixed when its epoch began (spans, lanes, windows) is the state's own, and may differ from the options.
 
         Raises:
             StateError: Where it differs in what must agree.
         """
-        saved, now = state.settings, self.start_of(state.settings.epoch).settings
-        state.check(
-            dataclasses.replace(
-                now, num_lanes=saved.num_lanes, window_clips=saved.window_clips, window_bytes=saved.window_bytes
+        saved = state.settings
+        if saved.spans.kind is SpanKind.CUT and saved.spans.entry_rule != ENTRY_RULE_VERSION:
+            raise StateError(
+                f"the saved data state enters archives by rule {saved.spans.entry_rule}, this Reelstream by "
+                f"{ENTRY_RULE_VERSION}",
+                "resume with the Reelstream that saved it",
             )
+        options = self.options
+        now = dataclasses.replace(
+            saved,
+            catalog=self.catalog.fingerprint,
+            seed=options.seed,
+            shuffle=options.shuffle,
+            limit=options.limit,
         )
-
-    def lanes_of(self, settings: EpochSettings) -> list[list[Span]]:
-        """Return the spans of each lane in an epoch: a pure function of the settings and the repository."""
-        spans = archive_spans(archive for layout in self.layouts for archive in layout.archives)
-        # Limited epochs keep the first one's lanes, so that they take the same clips.
-        epoch = settings.epoch if settings.limit is None else 0
-        ordered = order_spans(spans, seed=settings.seed, epoch=epoch, shuffle=settings.shuffle)
-        samples_per_byte = {
-            layout.name: self.catalog.samples_in(layout.name) / max(1, layout.archive_size_bytes)
-            for layout in self.layouts
-        }
-        return deal_to_lanes(
-            ordered, settings.num_lanes, lambda span: span.size_bytes * samples_per_byte[span.archive.subset]
-        )
+        state.check(now)
 
     def pipeline(self, state: EpochState, *, keep_until_window_end: bool = False) -> EpochPipeline:
         """Return a pipeline that serves an epoch from `state` on, and close the one before it.
@@ -177,24 +205,28 @@ class StreamSession:
         options, settings = self.options, state.settings
         if self._running is not None:
             self._running.close()
-        room = self._room(settings)
-        lanes = self.lanes_of(settings)
+        plan = self._planner.plan(settings)
+        limits = self._divide(settings)
+        self._spans_before = settings.spans
         self.telemetry.emit(
             events.EpochStarted(
                 epoch=settings.epoch,
-                num_spans=sum(map(len, lanes)),
+                span_kind=settings.spans.kind.value,
+                num_spans=sum(map(len, plan.lanes)),
                 num_lanes=settings.num_lanes,
                 resumed_at=state.num_consumed,
-                needed_bytes=sum(span.size_bytes for lane in lanes for span in lane) if settings.limit is None else 0,
+                needed_bytes=self._needed_bytes(plan) if settings.limit is None else 0,
             )
         )
         self._running = EpochPipeline(
-            lanes=lanes,
+            plan=plan,
             state=state,
             catalog=self.catalog,
             source=self,
+            learned=self._keeper,
             cache=self._cache,
-            room=room,
+            kept=self._kept,
+            room=self._room(settings, limits),
             disk_budget_bytes=self.budget.total_bytes,
             options=PipelineOptions(
                 frames=options.frames,
@@ -220,7 +252,12 @@ class StreamSession:
         missing = self.catalog.num_samples - books.delivered - books.quarantined
         limit = state.settings.limit
         limited = limit is not None and sum(lane.clips for lane in state.lanes) >= limit
-        reason = "limit" if limited else None if over else "not_seen"
+        reason: str | None = "not_seen"
+        if limited:
+            reason = "limit"
+        elif over:
+            # Which clips the other parts hold, and which nobody does, is known only once all of them were read.
+            reason = "other_parts" if state.settings.spans.part_of else None
         return events.EpochBooked(
             epoch=state.settings.epoch,
             num_catalog=self.catalog.num_samples,
@@ -234,13 +271,38 @@ class StreamSession:
 
     # ------------------------------------------------------------------ inside
 
-    def read(self, span: Span, first_byte: int, end_byte: int, cancellation: Cancellation) -> Iterator[bytes]:
-        """Yield compressed bytes of an archive. See `SpanSource`."""
-        file = self._files.get(span.archive.path)
-        if file is None:
-            # Two lanes never read the same archive, so no lock is needed to make one only.
-            file = self._files[span.archive.path] = self._client.open(self.repository, span.archive.file)
+    def read(self, archive: Archive, first_byte: int, end_byte: int, cancellation: Cancellation) -> Iterator[bytes]:
+        """Yield published bytes of an archive. See `ArchiveSource`."""
+        with self._files_lock:
+            file = self._files.get(archive.path)
+            if file is None:
+                file = self._files[archive.path] = self._client.open(self.repository, archive.file)
         return file.read(first_byte, end_byte, cancellation)
+
+    @contextlib.contextmanager
+    def _opened_indexes(self) -> Iterator[IndexStore]:
+        """Set aside the room of indexes, which follows from the dataset alone, and open those that are at hand."""
+        archives = [
+            archive for layout in self.layouts for archive in layout.archives if archive.kind is not ContainerKind.FILE
+        ]
+        account = self.budget.account(INDEX_FOLDER)
+        room_bytes = set_aside_bytes(
+            self.catalog.num_clips, sum(archive.size_bytes for archive in archives), len(archives)
+        )
+        # Another dataset of the same run may have its own room in the same account.
+        account.set_aside(account.set_aside_bytes + room_bytes)
+        try:
+            store = IndexStore(self.options.cache_dir / INDEX_FOLDER, account, telemetry=self.telemetry)
+            store.open(archives)
+            yield store
+        finally:
+            account.set_aside(account.set_aside_bytes - room_bytes)
+
+    def _directory(self, archive: Archive) -> ArchiveIndex | None:
+        """Return the members that a container names before any of them is read; None where only a pass can tell."""
+        source = PublishedSource(archive, self, Cancellation())
+        directory = read_directory(Container.of(archive), source)
+        return None if directory is None else directory.index
 
     def _open_annotations(self, file: RepositoryFile) -> Iterator[bytes]:
         return self._client.open(self.repository, file).read(0, file.size_bytes, Cancellation())
@@ -256,7 +318,7 @@ class StreamSession:
         """
         parent = self.options.cache_dir / CATALOG_FOLDER
         remove_unused(parent, budget=self.budget, keep=[catalog_folder(layout, parent) for layout in self.layouts])
-        clip_budget_bytes = self.budget.free_bytes
+        clip_budget_bytes = self.budget.account("clips").available_bytes
         if clip_budget_bytes < LEAST_CLIP_BUDGET_BYTES:
             used = ", ".join(
                 f"{name} {format_bytes(size_bytes)}"
@@ -273,10 +335,50 @@ class StreamSession:
             )
         return clip_budget_bytes
 
-    def _room(self, settings: EpochSettings) -> Room:
+    def _divide(self, settings: EpochSettings) -> KeepLimits:
+        """Divide the clip budget between clips that stay and clips that move, and let go of what is of no more use."""
+        num_clips = self.catalog.num_clips // settings.spans.parts
+        num_clips = num_clips if settings.limit is None else min(num_clips, settings.limit)
+        size_bytes = sum(layout.archive_size_bytes for layout in self.layouts)
+        limits = KeepLimits.of(
+            clip_budget_bytes=self.clip_budget_bytes,
+            num_lanes=settings.num_lanes,
+            window_clips=settings.window_clips,
+            window_bytes=self._window_bytes(settings),
+            mean_clip_bytes=size_bytes / max(1, self.catalog.num_clips) + block_bytes_of(self.folder.path) / 2,
+            num_clips=num_clips,
+        )
+        if not self.options.keep_clips:
+            limits = KeepLimits(kept_bytes=0, moving_bytes=None)
+        before, self._kept.limit_bytes = self._spans_before, limits.kept_bytes
+        if before is not None and before.part_of != settings.spans.part_of:
+            # Clips of another part would only take this one's room.
+            self.drop_kept()
+        return limits
+
+    def drop_kept(self) -> None:
+        """Delete the clips that are kept for epochs to come; not while an epoch runs."""
+        for file in self._kept.give_up(self._kept.used_bytes):
+            self._cache.delete(file)
+
+    def _needed_bytes(self, plan: EpochPlan) -> int:
+        """Return the bytes that an epoch fetches: those of spans, or of clips that are not on disk."""
+        if not plan.known:
+            return sum(span.size_bytes for lane in plan.lanes for span in lane)
+        return sum(
+            plan.row_of(span.archive, row).range_bytes
+            for lane in plan.lanes
+            for span in lane
+            for row, clip in zip(span.rows, span.clips, strict=True)
+            if clip not in self._kept
+        )
+
+    def _window_bytes(self, settings: EpochSettings) -> int:
         # Windows are limited in 4 KiB blocks; a file system with larger ones takes more for each clip.
-        coarse_bytes = settings.window_clips * (block_bytes_of(self.folder.path) - BLOCK_BYTES)
-        window_bytes = settings.window_bytes + coarse_bytes
+        return settings.window_bytes + settings.window_clips * (block_bytes_of(self.folder.path) - BLOCK_BYTES)
+
+    def _room(self, settings: EpochSettings, limits: KeepLimits) -> Room:
+        window_bytes = self._window_bytes(settings)
         if window_bytes * settings.num_lanes > self.clip_budget_bytes:
             missing_bytes = window_bytes * settings.num_lanes - self.clip_budget_bytes
             smallest_mb = -(-(self.budget.total_bytes + missing_bytes) // 10**6)
@@ -290,6 +392,7 @@ class StreamSession:
             num_lanes=settings.num_lanes,
             window_bytes=window_bytes,
             ahead=self.options.prefetch,
+            moving_bytes=limits.moving_bytes,
         )
 
     def _tell_missing_kinds(self) -> None:

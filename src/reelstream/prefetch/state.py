@@ -1,15 +1,20 @@
 """The state of an epoch: what the trainer has consumed, small enough to lie beside every checkpoint.
 
 ```json
-{"version": 1, "catalog": "<fingerprint>", "seed": 0, "epoch": 2, "shuffle": true, "limit": null,
- "span_kind": "archive", "tail": "skip", "window_clips": 12, "window_bytes": 416666666, "turn": 3,
+{"version": 2, "catalog": "<fingerprint>", "seed": 0, "epoch": 2, "shuffle": true, "limit": null,
+ "spans": {"kind": "cut", "cut_bytes": 25000000, "block_bytes": null, "parts": 1, "part_of": {},
+           "part_rule": "bytes", "known": null, "entry_rule": 1},
+ "tail": "skip", "window_clips": 12, "window_bytes": 416666666, "turn": 3,
  "quotas": null, "lengths": [null, …], "seen": "<base64 of zlib of one bit a clip>", "books": {...},
+ "reports": {"<archive>": [<CutReport>, …]},
  "lanes": [{"span": 0, "member": 37, "window": 5, "cursor": 11, "clips": 37, "slot": 281, "digest": "…",
-            "repeats": []}, …]}
+            "repeats": [], "mark": {"clips": 36, "bookmark": {...}}}, …]}
 ```
 
 A lane's `span`, `member` and `window` say where its current window begins: the ordinal of the span among the lane's,
-and the number of clips of that span before it. Together with the repository this is enough to go on.
+and the number of clips of that span before it. Its `mark` is a place in that span, at or before the window, where a
+reader can begin who has nothing but this state and the repository; without one it begins where the span does.
+`reports` hold the checksums of the pieces read so far: an archive is verified whoever read them, and when.
 
 A clip may lie in several archives. The visit that serves a sample of it first *owns* it; what others serve of it are
 repeats. `seen` says which clips are owned, a lane's `repeats` which clips of its current window are owned elsewhere.
@@ -21,22 +26,67 @@ import base64
 import binascii
 import dataclasses
 import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from reelstream.errors import StateError
+from reelstream.archive.cuts.bookmark import Bookmark
+from reelstream.archive.cuts.entry import ENTRY_RULE_VERSION
+from reelstream.archive.cuts.report import CutReport
+from reelstream.errors import ArchiveError, StateError
 from reelstream.schedule import OrderDigest, combine_digests
 from reelstream.types import SpanKind
 
-STATE_VERSION = 1
+STATE_VERSION = 2
 
 Tail = Literal["skip"]
 """What happens when lanes end: `skip` passes over them."""
 
+_DAMAGED = (KeyError, TypeError, ValueError, AttributeError, binascii.Error, zlib.error)
 _CATALOG_HINT = "resume with the repository, revision, subsets and annotations it was saved with, or start anew"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpanSettings:
+    """Which spans an epoch has; fixed when it begins."""
+
+    kind: SpanKind
+    """How the spans of this epoch are bounded."""
+    cut_bytes: int | None = None
+    """Compressed bytes of a cut, where nothing is known of the archives; None reads them whole."""
+    block_bytes: int | None = None
+    """Unpacked bytes of a block of several members; None where the spans are no blocks."""
+    parts: int = 1
+    """Into how many parts each subset is divided."""
+    part_of: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    """Which parts of a subset the epoch takes, from 0; all of those that are not named."""
+    part_rule: Literal["bytes", "members"] = "bytes"
+    """Whether subsets are divided by their archives' bytes, or by the members that an index names."""
+    known: str | None = None
+    """A digest of all the blocks' members; None where the spans are no blocks."""
+    entry_rule: int = ENTRY_RULE_VERSION
+    """By which rule cuts are entered."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mark:
+    """A place in a lane's span where a reader can begin."""
+
+    clips: int
+    """Clips of the span before it."""
+    bookmark: Bookmark
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the mark as JSON values."""
+        return {"clips": self.clips, "bookmark": self.bookmark.to_json()}
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> Mark:
+        """Return the mark that `to_json` wrote; raises what damaged values make it raise."""
+        return cls(clips=int(values["clips"]), bookmark=Bookmark.from_json(values["bookmark"]))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +108,21 @@ class LaneState:
     digest: str = OrderDigest().value
     repeats: tuple[int, ...] = ()
     """Places, in the current window, of clips that it has begun with and does not own: served as repeats, or bad."""
+    mark: Mark | None = None
+    """Where in its span to begin reading; None for the span's own beginning."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the state as JSON values."""
+        values = {entry.name: getattr(self, entry.name) for entry in dataclasses.fields(self)}
+        return {**values, "repeats": list(self.repeats), "mark": self.mark and self.mark.to_json()}
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> LaneState:
+        """Return the state that `to_json` wrote; raises what damaged values make it raise."""
+        mark = values["mark"]
+        return cls(
+            **{**values, "repeats": tuple(values["repeats"]), "mark": mark if mark is None else Mark.from_json(mark)}
+        )
 
 
 @dataclass(slots=True, kw_only=True)
@@ -89,7 +154,7 @@ class EpochSettings:
     epoch: int
     shuffle: bool
     limit: int | None
-    span_kind: SpanKind
+    spans: SpanSettings
     tail: Tail
     num_lanes: int
     window_clips: int
@@ -112,6 +177,8 @@ class EpochState:
     seen: npt.NDArray[np.bool_]
     """Whether each clip of the catalog has an owner: samples of it are delivered."""
     books: Books
+    reports: dict[str, list[CutReport]] = field(default_factory=dict)
+    """What the readers of spans found that are read to their end, by archive."""
 
     @classmethod
     def at_start(cls, settings: EpochSettings, num_clips: int, quotas: list[int] | None) -> EpochState:
@@ -138,7 +205,18 @@ class EpochState:
 
     def copy(self) -> EpochState:
         """Return an independent copy."""
-        return dataclasses.replace(self, lanes=list(self.lanes), seen=self.seen.copy(), books=self.books.copy())
+        return dataclasses.replace(
+            self,
+            lanes=list(self.lanes),
+            seen=self.seen.copy(),
+            books=self.books.copy(),
+            reports={path: list(reports) for path, reports in self.reports.items()},
+        )
+
+    def add_report(self, path: str, report: CutReport) -> None:
+        """Note what the reader of a span found; one of the same cut is replaced."""
+        others = [other for other in self.reports.get(path, []) if other.first_byte != report.first_byte]
+        self.reports[path] = [*others, report]
 
     def to_json(self) -> dict[str, Any]:
         """Return the state as JSON values."""
@@ -152,7 +230,8 @@ class EpochState:
             "lengths": self.lengths,
             "seen": base64.b64encode(zlib.compress(np.packbits(self.seen).tobytes(), 9)).decode(),
             "books": dataclasses.asdict(self.books),
-            "lanes": [dataclasses.asdict(lane) for lane in self.lanes],
+            "reports": {path: [report.to_json() for report in reports] for path, reports in self.reports.items()},
+            "lanes": [lane.to_json() for lane in self.lanes],
         }
 
     @classmethod
@@ -170,19 +249,25 @@ class EpochState:
         try:
             names = [entry.name for entry in dataclasses.fields(EpochSettings) if entry.name != "num_lanes"]
             settings = {name: values[name] for name in names}
-            settings["span_kind"] = SpanKind(settings["span_kind"])
+            spans = settings["spans"]
+            part_of = {subset: tuple(parts) for subset, parts in spans["part_of"].items()}
+            settings["spans"] = SpanSettings(**{**spans, "kind": SpanKind(spans["kind"]), "part_of": part_of})
             bits = np.frombuffer(zlib.decompress(base64.b64decode(values["seen"])), np.uint8)
             state = cls(
                 settings=EpochSettings(**settings, num_lanes=len(values["lanes"])),
-                lanes=[LaneState(**{**lane, "repeats": tuple(lane["repeats"])}) for lane in values["lanes"]],
+                lanes=[LaneState.from_json(lane) for lane in values["lanes"]],
                 turn=values["turn"],
                 quotas=values["quotas"],
                 lengths=values["lengths"],
                 seen=np.unpackbits(bits, count=num_clips).astype(np.bool_),
                 books=_books_from_json(values["books"]),
+                reports={
+                    path: [CutReport.from_json(report) for report in reports]
+                    for path, reports in values["reports"].items()
+                },
             )
             state._check_shape()
-        except (KeyError, TypeError, ValueError, AttributeError, binascii.Error, zlib.error) as error:
+        except (*_DAMAGED, ArchiveError) as error:
             raise StateError(f"the saved data state is damaged: {error!r}", "resume from another checkpoint") from error
         return state
 

@@ -5,8 +5,20 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass, field
 
+from reelstream.archive import IndexRow
+from reelstream.archive.cuts.report import CutReport
 from reelstream.cache import ClipFile
-from reelstream.types import ClipRecord
+from reelstream.prefetch.state import Mark
+from reelstream.types import Archive, ClipRecord
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KnownPlace:
+    """Where a clip lies."""
+
+    archive: Archive
+    row: IndexRow
+    """Of the member that holds its bytes."""
 
 
 @dataclass(eq=False, slots=True, kw_only=True)
@@ -22,11 +34,17 @@ class ResidentClip:
     size_bytes: int
     """On disk."""
     file: ClipFile | None
-    """None where it never arrived, or is deleted."""
+    """None where it has not arrived, never will, or is deleted."""
     problem: str | None = None
     """Why it is quarantined."""
+    place: KnownPlace | None = None
+    """Where it lies, where that is known beforehand."""
+    is_kept: bool = False
+    """Whether its file was on disk before, and is used where it lies."""
     left: int = 0
     """Samples that are not served yet."""
+    counted: bool = False
+    """Whether these are counted in what its lane has ready."""
     decoded_before: bool = False
     repeated: bool | None = None
     """Whether another visit owns its clip of the catalog; None until a sample of it is served."""
@@ -37,6 +55,11 @@ class ResidentClip:
     def name(self) -> str:
         """`subset/path`."""
         return f"{self.record.subset}/{self.record.path}"
+
+    @property
+    def arrived(self) -> bool:
+        """Whether its samples can be served."""
+        return self.file is not None
 
 
 @dataclass(eq=False, slots=True, kw_only=True)
@@ -61,6 +84,14 @@ class Window:
     """Samples consumed or passed over."""
     repeats: set[int] = field(default_factory=set)
     """Places of the clips that it has begun with and does not own."""
+    mark: Mark | None = None
+    """From where its first clip can be read again; None for the span's beginning."""
+    end_mark: Mark | None = None
+    """From where the clip after its last one can be read."""
+    reports: list[tuple[str, CutReport]] = field(default_factory=list)
+    """By archive, what was found of the spans that were read to their end before it was closed."""
+    problems: list[tuple[str, str]] = field(default_factory=list)
+    """By archive, what ended the reading of spans before it was closed."""
 
 
 @dataclass(eq=False, slots=True)
@@ -81,4 +112,4 @@ class Lane:
     failure: Exception | None = None
     """What ended its reader."""
     ready: int = 0
-    """Samples of closed windows that are not served yet."""
+    """Samples of closed windows whose clips are on disk and that are not served yet."""

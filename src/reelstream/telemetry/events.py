@@ -44,6 +44,8 @@ class EpochStarted(Event):
     needed_bytes: int = 0
     """Compressed bytes that the epoch must fetch, from its first sample to its last: the spans that are not at hand;
     0 where that cannot be known beforehand."""
+    span_kind: str = "archive"
+    """How its spans are bounded: `archive`, `cut` or `block`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,7 +77,8 @@ class EpochBooked(Event):
     num_without_media: int
     """Samples whose clip no archive holds."""
     left_out: dict[str, int]
-    """Samples by reason: `limit`, `tail`, `held_out`, `not_seen` (the run ended first)."""
+    """Samples by reason: `limit`, `other_parts` (or in no archive: that is known only once all parts were read),
+    `tail`, `held_out`, `not_seen` (the run ended first)."""
     order_digest: str
     """What was consumed in which order, so far."""
 
@@ -131,6 +134,18 @@ class ClipArrived(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ClipReused(Event):
+    """A clip was on disk already, kept from an epoch or a run before, and is not fetched."""
+
+    lane: int
+    subset: str
+    path: str
+    size_bytes: int
+    saved_bytes: int
+    """Compressed bytes that would have been fetched."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ClipDecoded(Event):
     """A clip's frames are in memory."""
 
@@ -167,6 +182,8 @@ class ArchiveSuspect(Event):
 
     path: str
     reason: str
+    clips: tuple[str, ...] = ()
+    """`subset/path` of the suspect clips, as far as this process has met them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -46,7 +46,16 @@ class HeldOutQuestions:
         assert options.subset is not None
         self._options = options
         self._telemetry = Telemetry(_Notices(telemetry))
-        held_out = dataclasses.replace(data, subsets=(options.subset,), annotations=("mc",), shuffle=False, limit=None)
+        held_out = dataclasses.replace(
+            data,
+            subsets=(options.subset,),
+            annotations=("mc",),
+            shuffle=False,
+            limit=None,
+            spans="auto" if data.spans == "block" else data.spans,
+            parts=1,
+            keep_clips=False,
+        )
         self._dataset = StreamingVideoDataset.from_options(
             held_out, telemetry=self._telemetry, budget=budget, progress=progress
         )

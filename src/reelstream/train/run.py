@@ -281,6 +281,7 @@ class _Run:
             if held is None:
                 # Training has ended, perhaps within an epoch: its clips make room.
                 dataset.reset()
+                dataset.session.drop_kept()
             return evaluate(
                 loaded.model,
                 loaded.family,

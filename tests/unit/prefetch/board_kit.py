@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from reelstream.prefetch.board import Board
-from reelstream.prefetch.state import EpochSettings, EpochState
+from reelstream.prefetch.state import EpochSettings, EpochState, SpanSettings
 from reelstream.prefetch.windows import ResidentClip, Window
 from reelstream.schedule import OrderDigest, WindowFormer, WindowLimits, combine_digests, lane_quotas, sample_order
 from reelstream.types import ClipRecord, Position, SpanKind
@@ -72,7 +72,7 @@ class Case:
             epoch=2,
             shuffle=self.shuffle,
             limit=self.limit,
-            span_kind=SpanKind.ARCHIVE,
+            spans=SpanSettings(kind=SpanKind.ARCHIVE),
             tail="skip",
             num_lanes=len(self.lanes),
             window_clips=self.window_clips,

@@ -19,12 +19,13 @@ from typing import Any, Literal
 import numpy as np
 
 from catalog_kit import MadeRepository, record
-from reelstream.cache import ClipCache, DiskBudget, Room, allocated_bytes
+from reelstream.cache import ClipCache, DiskBudget, KeptClips, Room, allocated_bytes
 from reelstream.cancel import Cancellation
 from reelstream.catalog import Catalog
 from reelstream.errors import DecodeError
 from reelstream.prefetch.pipeline import EpochPipeline
-from reelstream.prefetch.state import EpochSettings, EpochState
+from reelstream.prefetch.plan import EpochPlan, LearnNothing
+from reelstream.prefetch.state import EpochSettings, EpochState, SpanSettings
 from reelstream.prefetch.values import Decode, PipelineOptions
 from reelstream.schedule import WindowLimits, archive_spans, lane_quotas
 from reelstream.telemetry import Sink, Telemetry, events
@@ -135,9 +136,9 @@ class MadeSource:
         self._seed = seed
         self._ends: dict[str, int] = {}
 
-    def read(self, span: Span, first_byte: int, end_byte: int, cancellation: Cancellation) -> Iterator[bytes]:
-        """As a `SpanSource`."""
-        path = span.archive.path
+    def read(self, archive: Archive, first_byte: int, end_byte: int, cancellation: Cancellation) -> Iterator[bytes]:
+        """As an `ArchiveSource`."""
+        path = archive.path
         assert 0 <= first_byte < end_byte <= len(self.data[path])
         if first_byte < self._ends.get(path, 0):
             self.twice.append(path)
@@ -251,7 +252,7 @@ class World:
             epoch=2,
             shuffle=True,
             limit=self.limit,
-            span_kind=SpanKind.ARCHIVE,
+            spans=SpanSettings(kind=SpanKind.ARCHIVE),
             tail="skip",
             num_lanes=len(self.lanes),
             window_clips=limits.clips,
@@ -288,12 +289,10 @@ class World:
     def _clips(self, lane: Sequence[MadeArchive]) -> list[MadeClip]:
         clips = []
         for archive in lane:
-            met: set[int] = set()
             for member in archive.members:
                 number = self.catalog.find(archive.subset, member.name)
-                if number is None or member.kind == "folder" or number in met:
+                if number is None or member.kind == "folder":
                     continue
-                met.add(number)
                 found = self.catalog.clip(number)
                 bad = "on arrival" if member.kind == "link" else None
                 if member.kind == "undecodable" or (bad is None and member.size_bytes < 16):
@@ -362,6 +361,7 @@ def running(
     keep_until_window_end: bool = False,
     decode: Decode = decode_made,
     source: MadeSource | None = None,
+    kept: KeptClips | None = None,
     seed: int = 0,
     sinks: Sequence[Sink] = (),
 ) -> Iterator[Running]:
@@ -381,11 +381,13 @@ def running(
         return decode(path, sampling)
 
     pipeline = EpochPipeline(
-        lanes=world.spans,
+        plan=EpochPlan(lanes=world.spans),
         state=state,
         catalog=world.catalog,
         source=source,
+        learned=LearnNothing(),
         cache=cache,
+        kept=kept or KeptClips(0),
         room=Room(
             clip_budget_bytes=budget_bytes,
             num_lanes=len(world.lanes),

@@ -173,7 +173,7 @@ def test_a_state_of_another_version_is_refused() -> None:
         {"lengths": None},
         {"books": {}},
         {"books": None},
-        {"span_kind": "half"},
+        {"spans": {"kind": "half"}},
     ],
 )
 def test_a_damaged_state_is_refused_with_a_sentence(damage: dict[str, Any]) -> None:

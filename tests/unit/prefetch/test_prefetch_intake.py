@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from reelstream.archive import Member
-from reelstream.cache import ClipCache, DiskBudget, Room
+from reelstream.cache import ClipCache, DiskBudget, KeptClips, Room
 from reelstream.cancel import Cancellation, Cancelled
 from reelstream.errors import BudgetTooSmallError
 from reelstream.prefetch.intake import Intake
@@ -23,7 +23,7 @@ class MadeMember(Member):
     """Bytes of its own."""
 
     def __init__(self, size_bytes: int) -> None:
-        super().__init__(name="clip", size_bytes=size_bytes, problem=None, _reader=None, _left_bytes=0)  # type: ignore[arg-type]
+        super().__init__(name="clip", size_bytes=size_bytes, problem=None, link_target=None, header_offset=0, _reader=None, _left_bytes=0)  # type: ignore[arg-type]
 
     def chunks(self) -> Iterator[memoryview]:
         yield memoryview(bytes(self.size_bytes))
@@ -42,6 +42,7 @@ class Parts:
             lock=self.lock,
             room=self.room,
             cache=self.cache,
+            kept=KeptClips(0),
             connections=1,
             disk_budget_bytes=8 * CLIP_BYTES,
             ready=lambda: [0, 0],
@@ -64,7 +65,7 @@ def test_a_lane_called_off_while_it_comes_back_to_its_connection_holds_no_room(t
         intake.begin_range(0, 0)
         try:
             for window in range(8):
-                intake.write(0, window, MadeMember(CLIP_BYTES))
+                intake.write(0, window, MadeMember(CLIP_BYTES), None)
         except Cancelled as error:
             raised.append(type(error))
 
@@ -95,7 +96,7 @@ def test_a_write_that_fails_gives_its_room_back(tmp_path: Path) -> None:
             raise OSError("broken")
 
     with pytest.raises(OSError, match="broken"):
-        parts.intake.write(0, 0, Broken(100))
+        parts.intake.write(0, 0, Broken(100), None)
     assert parts.budget.used_bytes == parts.room.held_bytes == 0
     assert list(tmp_path.iterdir()) == []
 
@@ -103,5 +104,5 @@ def test_a_write_that_fails_gives_its_room_back(tmp_path: Path) -> None:
 def test_a_clip_beyond_the_largest_is_refused_before_anything_is_reserved(tmp_path: Path) -> None:
     parts = Parts(tmp_path)
     with pytest.raises(BudgetTooSmallError, match="disk_budget to 1MB"):
-        parts.intake.write(0, 0, MadeMember(3 * CLIP_BYTES))
+        parts.intake.write(0, 0, MadeMember(3 * CLIP_BYTES), None)
     assert parts.budget.used_bytes == 0

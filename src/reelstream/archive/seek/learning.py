@@ -38,6 +38,11 @@ class _DigestedMember(Member):
 
     _digest: Any = field(repr=False, default_factory=hashlib.sha256)
 
+    @property
+    def digest(self) -> bytes | None:
+        """Of its bytes, as its row will say; None before all of them have passed."""
+        return None if self._left_bytes else bytes(self._digest.digest()[:DIGEST_BYTES])
+
     def chunks(self) -> Iterator[memoryview]:
         """Yield the member's bytes, as `Member.chunks`."""
         # Not `super()`: a dataclass with slots is another class than the one that this function was defined in.

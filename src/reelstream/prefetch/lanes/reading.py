@@ -1,0 +1,166 @@
+"""A span of unknown members, read from a place on: its members, and what is learned of where they lie."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+from reelstream.archive import IndexRow, Member, MemberKind, read_member
+from reelstream.archive.containers import Container, MemberStream, open_stream
+from reelstream.archive.cuts.cut import CutReader
+from reelstream.archive.cuts.report import CutReport
+from reelstream.archive.seek.index import normal_name
+from reelstream.errors import ArchiveError
+from reelstream.prefetch.lanes.host import SpanResult
+from reelstream.prefetch.lanes.paced import DigestingSource, PacedSource
+from reelstream.prefetch.state import Mark
+from reelstream.types import ContainerKind, Span, SpanKind
+
+
+@dataclass(slots=True, kw_only=True)
+class LinkedMember:
+    """A hard link, whose bytes are those of a member that lies before it."""
+
+    name: str
+    row: IndexRow
+    _source: PacedSource | DigestingSource = field(repr=False)
+
+    @property
+    def size_bytes(self) -> int:
+        """Of the member that it links to."""
+        return self.row.size_bytes
+
+    @property
+    def problem(self) -> str | None:
+        """None: its bytes can be had."""
+        return None
+
+    @property
+    def digest(self) -> bytes:
+        """Of its bytes."""
+        return self.row.digest
+
+    def chunks(self) -> Iterator[memoryview]:
+        """Yield the bytes, by a ranged read of their own."""
+        return read_member(self._source, self.row)
+
+
+class SpanReading:
+    """Reads a whole archive, or cuts of it as long as each next one follows the one before.
+
+    Args:
+        span: Where to begin.
+        source: The archive's bytes.
+        later_cuts: Where all the archive's cuts begin that come after the span.
+        mark: Where in the span to begin; None for its own beginning.
+        known_before: Rows of the span up to the mark, where a run before this one has kept them.
+    """
+
+    def __init__(
+        self,
+        span: Span,
+        source: PacedSource,
+        *,
+        later_cuts: Sequence[int],
+        mark: Mark | None,
+        known_before: Sequence[IndexRow] | None,
+    ) -> None:
+        self.span = span
+        self._source: PacedSource | DigestingSource = source
+        bookmark = mark.bookmark if mark else None
+        self._cuts: CutReader | None = None
+        self._stream: MemberStream | None = None
+        if span.archive.kind is ContainerKind.TAR_GZ:
+            if span.kind is SpanKind.ARCHIVE and bookmark is None:
+                self._source = DigestingSource(source)
+            self._cuts = CutReader(self._source, span.first_byte, later_cuts, learn=True, resume=bookmark)
+        else:
+            self._stream = open_stream(Container.of(span.archive), source, resume=bookmark)
+        self._awaited: deque[tuple[int, int]] = deque()
+        self._marks: deque[Mark] = deque()
+        self.rows: list[IndexRow] = list(known_before or ())
+        """Where members of the span lie, in order, as far as is known."""
+        self._all_known = mark is None or known_before is not None
+        self._by_name = {normal_name(row.name): row for row in self.rows}
+
+    def close(self) -> None:
+        """Give up what is being read."""
+        for reader in (self._cuts, self._stream):
+            if reader is not None:
+                reader.close()
+
+    def members(self) -> Iterator[Member | LinkedMember]:
+        """Yield the members of the span, hard links with the bytes of their targets where these are known.
+
+        Raises:
+            ArchiveError: As `CutReader.members`, `MemberStream.members`.
+        """
+        reader = self._cuts or self._stream
+        assert reader is not None
+        for member in reader.members():
+            yield member if member.link_target is None else self._linked(member, member.link_target)
+        self._learn()
+
+    def note_clip(self, member: Member | LinkedMember, clips_before: int) -> None:
+        """Say that a member just yielded is a clip, and how many of the span come before it."""
+        if isinstance(member, Member):
+            self._awaited.append((member.header_offset, clips_before))
+
+    def take_marks(self) -> list[Mark]:
+        """Return the marks of clips that became known since the last call, in order."""
+        self._learn()
+        marks = list(self._marks)
+        self._marks.clear()
+        return marks
+
+    def result(self, *, clips: Sequence[int], num_unreferenced: int, problem: ArchiveError | None) -> SpanResult:
+        """Return what came of the span, once all its members were taken or a problem ended the reading."""
+        self._learn()
+        whole = problem is None
+        learned = whole and self._all_known and self._cuts is not None and not self._cuts.problem
+        return SpanResult(
+            span=self.span,
+            clips=clips,
+            num_unreferenced=num_unreferenced,
+            report=self._report if whole else None,
+            rows=self.rows if learned else None,
+            sha256=self._source.sha256 if whole and isinstance(self._source, DigestingSource) else None,
+            index=self._stream.index() if whole and self._stream is not None else None,
+            problem=problem,
+        )
+
+    def go_on_into(self, span: Span) -> bool:
+        """Turn to the span that follows, if it does; return whether no byte need be read twice for it."""
+        if self._cuts is None or self._cuts.finished or span.archive != self.span.archive:
+            return False
+        if self._report is None or self._report.served_until != span.first_byte:
+            return False
+        self.span = span
+        self.rows, self._by_name = [], {}
+        self._all_known = True
+        self._awaited.clear()
+        return True
+
+    @property
+    def _report(self) -> CutReport | None:
+        return self._cuts.reports[-1] if self._cuts is not None and self._cuts.reports else None
+
+    def _learn(self, *, now: bool = False) -> None:
+        reader = self._cuts or self._stream
+        assert reader is not None
+        for learned in reader.take_rows(now=now):
+            row = learned.row
+            self.rows.append(row)
+            self._by_name[normal_name(row.name)] = row
+            while self._awaited and self._awaited[0][0] < row.header_offset:
+                self._awaited.popleft()
+            if self._awaited and self._awaited[0][0] == row.header_offset:
+                self._marks.append(Mark(clips=self._awaited.popleft()[1], bookmark=learned.bookmark))
+
+    def _linked(self, member: Member, target: str) -> Member | LinkedMember:
+        self._learn(now=True)
+        row = self._by_name.get(normal_name(target))
+        while row is not None and row.kind is MemberKind.HARD_LINK:
+            row = self._by_name.get(normal_name(row.link_target or ""))
+        return member if row is None else LinkedMember(name=member.name, row=row, _source=self._source)

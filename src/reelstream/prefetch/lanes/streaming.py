@@ -1,0 +1,240 @@
+"""What a lane's thread does where the members of its spans are unknown: it takes them as they lie, front to back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from reelstream.archive import IndexRow, Member
+from reelstream.archive.cuts.report import CutReport
+from reelstream.cache import allocated_bytes
+from reelstream.cancel import Cancellation
+from reelstream.catalog import Catalog
+from reelstream.errors import ArchiveError
+from reelstream.prefetch.lanes.host import ArchiveSource, StreamingHost, identity_of
+from reelstream.prefetch.lanes.paced import PacedSource
+from reelstream.prefetch.lanes.reading import LinkedMember, SpanReading
+from reelstream.prefetch.state import LaneState, Mark
+from reelstream.prefetch.windows import ResidentClip, Window
+from reelstream.schedule import WindowFormer
+from reelstream.types import Span
+
+# A ranged read for the last clips of a quota asks for a little more than they have on average.
+_QUOTA_MARGIN_BYTES = 1 << 18
+
+_CUT_SHORT = "cut short with its archive"
+
+KnownRows = Callable[[Span, Mark], Sequence[IndexRow] | None]
+"""Gives the rows of a span before a mark, where they were kept."""
+
+
+class StreamingLane:
+    """Reads one lane from a place on; `run` is the body of its thread.
+
+    Args:
+        lane: Number of the lane.
+        spans: All spans of the lane.
+        state: Where its current window begins.
+        former: Says where windows end; stands at the state's window.
+        catalog: Says which members are clips.
+        source: Where compressed bytes come from.
+        later_cuts: Tells where the cuts of an archive begin that come after a span.
+        known_rows: Gives the rows before the place where a resumed span is entered.
+        mean_clip_bytes: Tells the mean size of a clip of a span's archive.
+        host: Where clips and windows go to.
+        cancellation: Calls the reading off.
+    """
+
+    def __init__(
+        self,
+        *,
+        lane: int,
+        spans: Sequence[Span],
+        state: LaneState,
+        former: WindowFormer,
+        catalog: Catalog,
+        source: ArchiveSource,
+        later_cuts: Callable[[Span], Sequence[int]],
+        known_rows: KnownRows,
+        mean_clip_bytes: Callable[[Span], float],
+        host: StreamingHost,
+        cancellation: Cancellation,
+    ) -> None:
+        self._lane = lane
+        self._spans = spans
+        self._state = state
+        self._former = former
+        self._catalog = catalog
+        self._source = source
+        self._later_cuts = later_cuts
+        self._known_rows = known_rows
+        self._mean_clip_bytes = mean_clip_bytes
+        self._host = host
+        self._cancellation = cancellation
+        self._reading: SpanReading | None = None
+        self._forming: Window | None = None
+        self._recent: list[Window] = []
+        self._mark: tuple[int, Mark] | None = None
+        self._reports: list[tuple[str, CutReport]] = []
+        self._num_clips = state.clips
+
+    def run(self) -> None:
+        """Read the lane to its end, or until no more clips are wanted of it.
+
+        Raises:
+            Cancelled: Where the epoch is called off.
+            ReelstreamError: What ended the reading.
+        """
+        if not self._more_wanted():
+            return
+        try:
+            for ordinal in range(self._state.span, len(self._spans)):
+                if not self._read_span(ordinal):
+                    return
+        finally:
+            self._stop_reading()
+        if self._forming is not None:
+            # Nothing follows: a state at the window's end shall not have the last span read again to find that out.
+            self._forming.end_span, self._forming.end_member = len(self._spans), 0
+            self._close_window()
+
+    def _read_span(self, ordinal: int) -> bool:
+        """Read one span; return False when no more clips are wanted: then no window is forming."""
+        span = self._spans[ordinal]
+        num_before = self._state.member if ordinal == self._state.span else 0
+        reading, num_met = self._begin(span, ordinal)
+        clips: list[int] = []
+        num_unreferenced = 0
+        problem: ArchiveError | None = None
+        try:
+            for member in reading.members():
+                clip = self._catalog.find(span.archive.subset, member.name)
+                if clip is None:
+                    num_unreferenced += 1
+                    continue
+                reading.note_clip(member, num_met)
+                num_met += 1
+                clips.append(clip)
+                if num_met > num_before:
+                    self._take(clip, member, ordinal, num_met)
+                    if not self._more_wanted():
+                        return False
+                self._note_marks(reading, ordinal)
+        except ArchiveError as error:
+            problem = error
+        self._note_marks(reading, ordinal)
+        result = reading.result(clips=clips, num_unreferenced=num_unreferenced, problem=problem)
+        if result.report is not None:
+            self._reports.append((span.archive.path, result.report))
+        if problem is not None:
+            self._stop_reading()
+        self._host.finish_span(self._lane, result)
+        return True
+
+    def _begin(self, span: Span, ordinal: int) -> tuple[SpanReading, int]:
+        """Return a reading of the span, and how many of its clips lie before where it begins."""
+        if self._reading is not None and self._reading.go_on_into(span):
+            return self._reading, 0
+        self._stop_reading()
+        mark = self._state.mark if ordinal == self._state.span else None
+        source = PacedSource(
+            span.archive,
+            self._source,
+            host=self._host,
+            lane=self._lane,
+            window=lambda: self._former.window,
+            most_bytes=lambda: self._most_bytes(span),
+            cancellation=self._cancellation,
+        )
+        self._reading = SpanReading(
+            span,
+            source,
+            later_cuts=self._later_cuts(span),
+            mark=mark,
+            known_before=self._known_rows(span, mark) if mark else None,
+        )
+        return self._reading, mark.clips if mark else 0
+
+    def _stop_reading(self) -> None:
+        reading, self._reading = self._reading, None
+        if reading is not None:
+            reading.close()
+
+    def _most_bytes(self, span: Span) -> int | None:
+        """Return about how many bytes the lane's quota is still worth; None where it has none."""
+        quota = self._host.quota(self._lane)
+        if quota is None:
+            return None
+        return int((quota - self._num_clips) * self._mean_clip_bytes(span)) + _QUOTA_MARGIN_BYTES
+
+    def _take(self, number: int, member: Member | LinkedMember, ordinal: int, num_met: int) -> None:
+        """Put a member into its window."""
+        self._cancellation.raise_if_cancelled()
+        # Counted in 4 KiB blocks on every machine, so that windows do not depend on the file system.
+        size_bytes = allocated_bytes(member.size_bytes)
+        if self._former.closes_before(size_bytes):
+            self._close_window()
+        if self._forming is None:
+            self._forming = self._new_window(ordinal, num_met - 1)
+        window = self._forming
+        clip = ResidentClip(
+            lane=self._lane,
+            window=window.number,
+            record=self._catalog.clip(number),
+            rows=self._catalog.samples_of(number),
+            size_bytes=member.size_bytes,
+            file=None,
+            problem=member.problem,
+        )
+        try:
+            if member.problem is None:
+                identity = identity_of(self._spans[ordinal].archive, member.name)
+                clip.file = self._host.write(self._lane, window.number, member, identity)
+        except ArchiveError as error:
+            clip.problem = f"its bytes cannot be had: {error.fact}" if isinstance(member, LinkedMember) else _CUT_SHORT
+            if not isinstance(member, LinkedMember):
+                raise
+        finally:
+            if clip.file is not None or clip.problem is not None:
+                self._host.meet(self._lane, clip)
+                window.clips.append(clip)
+                window.end_span, window.end_member = ordinal, num_met
+                self._num_clips += 1
+        if self._former.add(size_bytes):
+            self._close_window()
+
+    def _new_window(self, ordinal: int, num_before: int) -> Window:
+        window = Window(number=self._former.window, span=ordinal, member=num_before, clips_before=self._num_clips)
+        if self._mark is not None and self._mark[0] == ordinal:
+            window.mark = self._mark[1]
+        elif ordinal == self._state.span:
+            window.mark = self._state.mark
+        self._recent = [*self._recent[-1:], window]
+        return window
+
+    def _note_marks(self, reading: SpanReading, ordinal: int) -> None:
+        """Note from where windows can be read again: from the last clip at or before each that is known so far."""
+        for mark in reading.take_marks():
+            self._mark = (ordinal, mark)
+            for window in self._recent:
+                if window.span == ordinal and mark.clips <= window.member:
+                    window.mark = mark
+                if window.end_span == ordinal and mark.clips <= window.end_member:
+                    window.end_mark = mark
+
+    def _more_wanted(self) -> bool:
+        """Return whether the lane shall give another clip; its window ends where it must wait to be told."""
+        quota = self._host.quota(self._lane)
+        if quota is None or self._num_clips < quota:
+            return True
+        self._close_window()
+        return self._host.wait_for_quota(self._lane, self._num_clips)
+
+    def _close_window(self) -> None:
+        window, self._forming = self._forming, None
+        if window is None:
+            return
+        window.reports, self._reports = self._reports, []
+        if self._reading is not None:
+            self._host.learned(self._reading.span, self._reading.rows)
+        self._former.close()
+        self._host.close_window(self._lane, window)
