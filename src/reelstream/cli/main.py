@@ -16,6 +16,9 @@ from reelstream.errors import ReelstreamError
 COMMANDS = {
     "serve": "serve a folder of dataset repositories on loopback, as a Hub does",
     "make-sample": "write a sample dataset in the layout of LLaVA-Video-178K",
+    "index": "learn where the clips of a dataset lie in its archives",
+    "find": "say which archive of a dataset holds a clip",
+    "get": "fetch single clips of a dataset",
     "train": "train a video-language model on a streamed dataset",
 }
 
