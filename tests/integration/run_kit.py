@@ -148,9 +148,10 @@ def files_below(folder: Path) -> list[str]:
 
 
 def stray_files(config: Path) -> list[str]:
-    """Return what lies in the cache folder and is not the catalog."""
+    """Return what lies in the cache folder and is neither the catalog nor an index."""
     cache = config.parent / "cache"
-    return [name for name in files_below(cache) if not name.startswith("catalog/")] if cache.exists() else []
+    names = files_below(cache) if cache.exists() else []
+    return [name for name in names if not name.startswith(("catalog/", "indexes/"))]
 
 
 @dataclass(frozen=True)

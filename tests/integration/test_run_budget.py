@@ -9,7 +9,7 @@ import pytest
 from integration.run_kit import DiskPoll, Running, events_of, report_of, root_of, sample, stray_files, write_config
 from reelstream.hubserver import HubProcess
 
-_BUDGET_BYTES = 5_600_000
+_BUDGET_BYTES = 5_800_000
 
 
 def test_the_disk_never_holds_more_than_the_budget(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
