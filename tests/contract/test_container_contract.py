@@ -85,6 +85,21 @@ def test_each_row_is_learned_once_in_order_and_reads_its_member(writer: str) -> 
 
 
 @pytest.mark.parametrize("writer", EVERY)
+def test_a_member_whose_bytes_have_passed_knows_the_digest_of_its_row(writer: str) -> None:
+    packed = pack(writer)
+    digests = {}
+    with open_stream(packed.container(), BytesSource(packed.content)) as stream:
+        for member in stream.members():
+            chunks = member.chunks()
+            if next(chunks, None) is not None and member.size_bytes > 1 << 18:
+                assert member.digest is None
+            for _ in chunks:
+                pass
+            digests[member.name] = member.digest
+        assert digests == {row.name: row.digest for row in stream.index()}
+
+
+@pytest.mark.parametrize("writer", EVERY)
 def test_rows_can_be_had_at_once(writer: str) -> None:
     packed = pack(writer)
     with open_stream(packed.container(), BytesSource(packed.content)) as stream:

@@ -9,6 +9,7 @@ from typing import Self
 
 from reelstream.archive.containers.container import Directory, UnservedMember
 from reelstream.archive.containers.learned import learned_row
+from reelstream.archive.containers.member import DigestedMember
 from reelstream.archive.cuts.bookmark import Bookmark, LearnedRow
 from reelstream.archive.forward import ForwardReader
 from reelstream.archive.seek.coalesce import RequestCosts, plan_rows
@@ -122,7 +123,7 @@ def _as_generator(members: Iterator[RangedMember]) -> Generator[RangedMember, No
 def _member(ranged: RangedMember) -> Member:
     row = ranged.row
     reader = _PiecesReader(ranged.chunks(), row.size_bytes)
-    return Member(
+    return DigestedMember(
         name=row.name,
         size_bytes=row.size_bytes,
         problem=None,
@@ -130,6 +131,7 @@ def _member(ranged: RangedMember) -> Member:
         header_offset=row.header_offset,
         _reader=reader,
         _left_bytes=row.size_bytes,
+        _digest_of_bytes=lambda: row.digest,
     )
 
 

@@ -44,11 +44,10 @@ class PlainReader(ForwardReader):
         """Digest what is read from here on."""
         self._digester = Digester(DigestKind.SHA256)
 
-    def end_digest(self) -> bytes:
+    def digest(self) -> bytes:
         """Return the digest of what was read since `begin_digest`."""
         assert self._digester is not None
-        digest, self._digester = self._digester.digest(), None
-        return digest
+        return self._digester.digest()
 
     def close(self) -> None:
         """Give up the range that is being read."""

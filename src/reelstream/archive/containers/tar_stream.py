@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from reelstream.archive.containers.container import Container
 from reelstream.archive.containers.learned import learned_row
 from reelstream.archive.containers.learning_stream import LearningStream
+from reelstream.archive.containers.member import digested
 from reelstream.archive.containers.plain_reader import PlainReader
 from reelstream.archive.cuts.bookmark import Bookmark
 from reelstream.archive.seek.index import Coding, IndexRow, MemberKind, Verification, plain_point
@@ -57,10 +58,10 @@ class TarStream(LearningStream):
                 yield member
                 continue
             reader.begin_digest()
-            yield member
+            yield digested(member, reader.digest)
             end_byte = info.offset_data + member.size_bytes
             reader.skip(end_byte - reader.position)
-            digest = reader.end_digest()
+            digest = reader.digest()
             # A member that was cut short is found out at the next header, and is no row.
             is_row = member.problem is None or member.link_target is not None
             if is_row and reader.position == end_byte:

@@ -176,6 +176,7 @@ def _stored_problems(columns: IndexColumns) -> Problems:
 def _zip_problems(columns: IndexColumns) -> Problems:
     headers, ends = columns.header_offsets, columns.compressed_ends
     yield bool(np.any(columns.first_bytes != headers)), "a point is not at its member's header"
+    yield bool(np.any(columns.data_offsets - headers != LOCAL_HEADER_BYTES)), "a local header has another length"
     yield bool(np.any(ends[:-1] > headers[1:])), "members overlap"
     most_bytes = ends - headers - LOCAL_HEADER_BYTES
     yield bool(np.any(most_bytes < 0)), "a member ends before it begins"
