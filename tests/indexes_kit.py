@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import io
+import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from reelstream.archive import ArchiveIdentity, ArchiveIndex, BytesSource, Index
 from reelstream.archive.cuts.cut import CutReader
 from reelstream.cache import Account, DiskBudget
 from reelstream.cache.budget import BLOCK_BYTES
+from reelstream.cancel import Cancelled
 from reelstream.indexes import LearnedCut
 from reelstream.telemetry import Telemetry
 from reelstream.telemetry.events import Event, Notice
@@ -54,6 +57,8 @@ class CountingSource:
         self.path = path
         self.ranges: list[tuple[int, int]] = []
         self.taken_bytes = 0
+        self.stop_at: int | None = None
+        self.stop_by: Exception = Cancelled()
         self._chunk_bytes = chunk_bytes
 
     @property
@@ -63,6 +68,8 @@ class CountingSource:
     def read(self, first_byte: int, end_byte: int) -> Iterator[bytes]:
         self.ranges.append((first_byte, end_byte))
         for start in range(first_byte, end_byte, self._chunk_bytes):
+            if self.stop_at is not None and self.taken_bytes >= self.stop_at:
+                raise self.stop_by
             chunk = self.content[start : min(start + self._chunk_bytes, end_byte)]
             self.taken_bytes += len(chunk)
             yield chunk
@@ -118,3 +125,44 @@ def begin_cut(content: bytes, num_members: int) -> LearnedCut:
             next(members)
         learned = reader.take_rows(now=True)[:num_members]
     return LearnedCut(first_byte=0, report=None, rows=[each.row for each in learned], bookmark=learned[-1].bookmark)
+
+
+def tar(files: Mapping[str, bytes]) -> bytes:
+    return pack_tar(dict(files))
+
+
+def zipped(files: Mapping[str, bytes]) -> bytes:
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+    return packed.getvalue()
+
+
+class Shelf:
+    """Published archives in memory, opened as from a Hub; counts what is asked of each."""
+
+    def __init__(self, contents: Mapping[str, bytes]) -> None:
+        self.contents = dict(contents)
+        self.archives = [archive_of(content, path) for path, content in contents.items()]
+        self.opened: dict[str, list[CountingSource]] = {path: [] for path in contents}
+        self.stop_at: dict[str, tuple[int, Exception]] = {}
+        """By path: after so many bytes of a source, what it raises."""
+
+    def open(self, archive: Archive) -> CountingSource:
+        source = CountingSource(self.contents[archive.path], archive.path)
+        if archive.path in self.stop_at:
+            source.stop_at, source.stop_by = self.stop_at[archive.path]
+        self.opened[archive.path].append(source)
+        return source
+
+    def taken_bytes(self, path: str) -> int:
+        return sum(source.taken_bytes for source in self.opened[path])
+
+    def num_ranges(self, path: str) -> int:
+        return sum(len(source.ranges) for source in self.opened[path])
+
+    def forget(self) -> None:
+        """Count anew, and stop nothing any more."""
+        self.opened = {path: [] for path in self.contents}
+        self.stop_at.clear()

@@ -77,6 +77,7 @@ class ArchivePass:
 
         self._source = CountedSource(source, count)
         self._store = store
+        self._own_cuts: set[int] = set()
         self.index: ArchiveIndex | None = None
         """All members, once they are known; kept by the store, where that has room."""
 
@@ -170,6 +171,7 @@ class ArchivePass:
 
     def _listed(self, stream: _Stream, first_byte: int, rows: list[IndexRow]) -> Iterator[Member]:
         """Yield a stream's members, and add its rows to those known, which are kept as they grow and at any end."""
+        self._own_cuts.add(first_byte)
         bookmark: Bookmark | None = None
 
         def take(*, now: bool = False) -> None:
@@ -199,7 +201,8 @@ class ArchivePass:
     def _keep(self, index: ArchiveIndex) -> None:
         self.index = index
         if self._store.save(index):
-            self._store.drop_cuts(self._archive)
+            # Others may still be of use to the run that learned them.
+            self._store.drop_cuts(self._archive, self._own_cuts)
 
 
 def needs_pass(archive: Archive) -> bool:
@@ -231,7 +234,8 @@ def bytes_to_read(archive: Archive, store: IndexStore) -> int:
     """Return about how many compressed bytes a pass over an archive has to read, for what is not known of it."""
     known_bytes = 0
     for cut in chained(store.cuts(archive)):
-        end_byte = cut.report.served_until if cut.report is not None else cut.rows[-1].first_byte if cut.rows else 0
+        rows, _ = _begun(cut)
+        end_byte = cut.report.served_until if cut.report is not None else rows[-1].first_byte if rows else 0
         known_bytes += max(0, end_byte - cut.first_byte)
     return archive.size_bytes - known_bytes
 

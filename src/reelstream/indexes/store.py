@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from pathlib import Path
 
 from reelstream.archive import (
@@ -42,6 +42,8 @@ _BYTES_AN_ARCHIVE = 16 << 10
 # Indexes held in memory, in rows of some 100 bytes each; the one that was used last is held whatever its size.
 _MOST_ROWS_HELD = 1_000_000
 
+_CHARGING = threading.Lock()
+
 INDEX_FOLDER = "indexes"
 """Where a store lies in a cache folder."""
 
@@ -72,7 +74,7 @@ class IndexStore:
     """Indexes and learned cuts, in one folder that several runs may share. Thread-safe.
 
     What another run removes is missing; what is damaged, or of another archive than its name says, is deleted with a
-    notice and counts as missing. One store serves all datasets of a run, since it counts the whole folder.
+    notice and counts as missing. Each store counts the whole folder, so that those of one run share an account.
 
     Args:
         folder: Where the files lie; made when the first one is written.
@@ -204,14 +206,15 @@ class IndexStore:
         with self._writing:
             return self._write(self._folder / cut_name(_stem(identity), cut.first_byte), content, durable=False)
 
-    def drop_cuts(self, archive: Archive) -> None:
-        """Remove all learned cuts of an archive."""
+    def drop_cuts(self, archive: Archive, first_bytes: Container[int] | None = None) -> None:
+        """Remove the learned cuts of an archive: those that begin at these bytes, or all."""
         identity = identity_of(archive)
         if identity is None:
             return
         with self._writing:
             for file in self._cut_files(identity):
-                remove_file(file.path)
+                if first_bytes is None or file.first_byte in first_bytes:
+                    remove_file(file.path)
             if self._account is not None:
                 self._charge(0)
 
@@ -280,8 +283,7 @@ class IndexStore:
     @property
     def _limit_bytes(self) -> int:
         assert self._account is not None
-        # Never more than is set aside is reserved, hence that is what the budget says.
-        return self._account.budget.by_account()[self._account.name]
+        return self._account.set_aside_bytes
 
     def _total_bytes(self, files: Iterable[KeptFile]) -> int:
         return folder_bytes(self._folder) + sum(file.disk_bytes for file in files)
@@ -289,9 +291,11 @@ class IndexStore:
     def _charge(self, new_bytes: int) -> None:
         """Reserve what the folder holds now and a new file, in place of what was reserved."""
         assert self._account is not None
-        wanted_bytes = self._total_bytes(kept_files(self._folder)) + new_bytes
-        # What other runs write here in the meantime must not draw on the room that clips were promised.
-        self._account.resize(min(wanted_bytes, self._limit_bytes))
+        # Two datasets of a run have a store each, of one folder and account.
+        with _CHARGING:
+            wanted_bytes = self._total_bytes(kept_files(self._folder)) + new_bytes
+            # What other runs write here in the meantime must not draw on the room that clips were promised.
+            self._account.resize(min(wanted_bytes, self._limit_bytes))
 
     def _drop_damaged(self, path: Path, error: ArchiveError) -> None:
         self._tell(f"{error.fact}; it is deleted and learned anew")
