@@ -37,24 +37,10 @@ class Candidate:
         return self.bit >> 3
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Landmark(Candidate):
-    """A gzip header, or a stored block: a place that is told by whole bytes."""
-
-    content_byte: int = 0
-    """Where what follows its header begins; of a gzip header, where it lies itself."""
-
-
-def landmarks(buffer: memoryview, first_byte: int, end_byte: int, *, least_bytes: int = 0) -> list[Landmark]:
-    """Return the gzip headers and the stored blocks of `least_bytes` or more in [first_byte, end_byte), ascending."""
-    found = [
-        Landmark(8 * place, is_member=True, content_byte=place) for place in gzip_members(buffer, first_byte, end_byte)
-    ]
-    for bit in stored_blocks(buffer, first_byte, end_byte):
-        length_at = (bit >> 3) + 1
-        if int.from_bytes(buffer[length_at : length_at + 2], "little") >= least_bytes:
-            found.append(Landmark(bit, content_byte=length_at + 4))
-    return sorted(found)
+def landmarks(buffer: memoryview, first_byte: int, end_byte: int) -> list[Candidate]:
+    """Return the gzip headers and the stored blocks in [first_byte, end_byte), ascending."""
+    members = [Candidate(8 * place, is_member=True) for place in gzip_members(buffer, first_byte, end_byte)]
+    return sorted(members + [Candidate(bit) for bit in stored_blocks(buffer, first_byte, end_byte)])
 
 
 def gzip_members(buffer: memoryview, first_byte: int, end_byte: int) -> list[int]:

@@ -5,9 +5,10 @@ error. It does so twice, with windows that differ in every byte: where the two o
 window. After 32 KiB in a row that agree all that follows is true, since deflate looks back no further. That is a proof,
 not a likelihood: the block being one.
 
-A block of an archive *inside* the archive passes a trial as well: where it is broken off by the outer archive's next
-block, Huffman codes fall into step again after a few wrong symbols. `Trials.is_contradicted` tells such a block by the
-outer archive's header, over which it decodes as if it were data.
+A block of an archive *inside* the archive may pass a trial as well: where it is broken off by the outer archive's next
+block, Huffman codes fall into step again after a few wrong symbols, or take all that follows for symbols of theirs.
+`Trials.is_contradicted` tells such a block by that next block of the outer archive, over which it decodes as if it were
+data.
 """
 
 from __future__ import annotations
@@ -17,10 +18,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+import numpy.typing as npt
 
 from reelstream.archive.alignment import INVERSE_MARKS, LOW_MARKS, WINDOW_BYTES
 from reelstream.archive.cuts import candidates
-from reelstream.archive.cuts.candidates import Candidate, Landmark
+from reelstream.archive.cuts.candidates import Candidate
 from reelstream.archive.cuts.feed import Feed
 from reelstream.archive.inflation import Inflation
 
@@ -37,11 +39,15 @@ _PIECE_BYTES = 1 << 16
 # media, most of them a kilobyte long. More are made only of bytes that were chosen to mislead.
 _MOST_WORK_BYTES = 1 << 25
 _LEAST_WORK_BYTES = 1 << 12
-_WORK_BYTES_A_STEP = 1 << 9
+_WORK_BYTES_A_CHECK = 1 << 18
 # Within this distance the outer archive's next block begins, behind what it has stored.
 _LARGEST_STORED_BYTES = 65_552
 # Enough that no code gives out by chance what was put in.
 _VERBATIM_BYTES = 16
+# Of how many compressed bytes the beginning of a block is compared; of the first ones that give enough known output.
+_GLANCES = (256, 1024, 4096, 1 << 14)
+_ENOUGH_KNOWN_BYTES = 64
+_MOST_GLANCE_OUTPUT_BYTES = 1 << 18
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,21 +88,22 @@ class Trials:
     def is_contradicted(self, candidate: Candidate) -> bool:
         """Return whether a block that was proven lies in an archive inside the archive.
 
-        It does where the place of a gzip header or stored block behind it is proven too, and the candidate's
-        decompression passes over that place as over part of a block that is not stored. For in the archive's own blocks
-        only what is stored can look like a block.
+        It does where another block begins within 64 KiB behind it, and the candidate's decompression passes over that
+        one as over data that are not stored. For in the archive's own blocks only what is stored can look like a block.
         """
+        self._work_bytes += _WORK_BYTES_A_CHECK
         end_byte = candidate.byte + _LARGEST_STORED_BYTES
         buffer = self._feed.peek(end_byte + candidates.LOOKAHEAD_BYTES)
-        others = candidates.landmarks(buffer, candidate.byte + 1, end_byte, least_bytes=_VERBATIM_BYTES)
-        if not others:
+        others = candidates.landmarks(buffer, candidate.byte + 1, end_byte)
+        others += [Candidate(bit) for bit in candidates.dynamic_blocks(buffer, candidate.byte + 1, end_byte)]
+        glances = [glance for other in others if (glance := self._glance(other)) is not None]
+        if not glances:
             return False
-        explained = self._explained(candidate, others)
-        return any(self.prove(other) is not None for other in others if other not in explained)
+        passed = self._pass(candidate, sorted({end for glance in glances for end in glance.ends}))
+        return any(not self._is_explained(glance, passed) and self.prove(glance.candidate) for glance in glances)
 
     def _try(self, candidate: Candidate) -> Proof | None:
-        windows = (None, None) if candidate.is_member else (LOW_MARKS, INVERSE_MARKS)
-        one, other = (Inflation(window, bit=candidate.bit & 7) for window in windows)
+        one, other = _begun_twice(candidate)
         compare = _Comparison()
         used = 0
         try:
@@ -124,45 +131,93 @@ class Trials:
         hopeless = max(used, compare.size_bytes) >= _MOST_OUTPUT_BYTES
         return proven and (compare.true_from is not None or hopeless)
 
-    def _explained(self, candidate: Candidate, others: Sequence[Landmark]) -> frozenset[Landmark]:
-        """Return the places that are a block of the candidate's own, or lie inside one of its stored blocks."""
-        ends = (end for other in others for end in (other.content_byte, other.content_byte + _VERBATIM_BYTES))
-        passed = self._pass(candidate, sorted(set(ends)))
-        return frozenset(other for other in others if self._explains(passed, other))
-
-    def _explains(self, passed: _Passed, other: Landmark) -> bool:
-        if other.is_member and other.content_byte in passed.member_ends:
-            return True
-        start = passed.output_at.get(other.content_byte)
-        end = passed.output_at.get(other.content_byte + _VERBATIM_BYTES)
-        if start is None or end is None:
-            return False
-        return passed.output[start:end] == self._bytes_at(other.content_byte, _VERBATIM_BYTES)
+    def _glance(self, candidate: Candidate) -> _Glance | None:
+        """Decompress the beginning of a block; return None where it is none, or too little of its output is known."""
+        if self.exhausted:
+            return None
+        one, other = _begun_twice(candidate)
+        outputs = bytearray(), bytearray()
+        used = 0
+        try:
+            for end in _GLANCES:
+                some = self._bytes_at(candidate.byte + used, end - used)
+                used += len(some)
+                one.give(some)
+                other.give(some)
+                while not one.hungry:
+                    outputs[0].extend(one.inflate(_PIECE_BYTES))
+                    outputs[1].extend(other.inflate(_PIECE_BYTES))
+                    if len(outputs[0]) > _MOST_GLANCE_OUTPUT_BYTES:
+                        return None
+                low, inverse = (np.frombuffer(bytes(output), np.uint8) for output in outputs)
+                known = low == inverse
+                if np.count_nonzero(known) >= _ENOUGH_KNOWN_BYTES:
+                    return _Glance(candidate=candidate, end_byte=candidate.byte + used, output=low, known=known)
+        except zlib.error:
+            return None
+        finally:
+            self._work_bytes += max(_LEAST_WORK_BYTES, len(outputs[0]))
+        return None
 
     def _pass(self, candidate: Candidate, ends: Sequence[int]) -> _Passed:
         """Decompress from a candidate to a number of compressed bytes, as far as it goes."""
-        inflation = Inflation(None if candidate.is_member else LOW_MARKS, bit=candidate.bit & 7)
+        inflation, _ = _begun_twice(candidate)
         passed = _Passed()
         at = candidate.byte
         try:
             for end in ends:
                 inflation.give(self._bytes_at(at, end - at))
+                at = end
                 while not inflation.hungry:
                     passed.output.extend(inflation.inflate(_PIECE_BYTES))
                     if inflation.position > _MOST_OUTPUT_BYTES:
                         return passed
-                at = end
-                passed.output_at[end] = inflation.position
-                if inflation.between_members:
-                    passed.member_ends.add(end)
+                passed.size_at[end] = inflation.position
         except zlib.error:
             pass  # what lies behind is not passed
         finally:
-            self._work_bytes += max(inflation.position, len(ends) * _WORK_BYTES_A_STEP)
+            self._work_bytes += inflation.position
         return passed
+
+    def _is_explained(self, glance: _Glance, passed: _Passed) -> bool:
+        """Return whether a block is one of those that are passed, or lies in what one of them has stored."""
+        verbatim_from, verbatim_to, end_byte = glance.ends
+        output = passed.between(verbatim_from, verbatim_to)
+        if output is not None and output == self._bytes_at(verbatim_from, _VERBATIM_BYTES):
+            return True
+        size_bytes = passed.size_at.get(end_byte, 0)
+        if size_bytes < len(glance.output):
+            return False
+        last = np.frombuffer(passed.output[size_bytes - len(glance.output) : size_bytes], np.uint8)
+        return bool(np.array_equal(last[glance.known], glance.output[glance.known]))
 
     def _bytes_at(self, byte: int, size_bytes: int) -> memoryview:
         return self._feed.peek(byte + size_bytes)[byte : byte + size_bytes]
+
+
+def _begun_twice(candidate: Candidate) -> tuple[Inflation, Inflation]:
+    """Return two decompressions from a candidate on, whose windows differ in every byte."""
+    windows = (None, None) if candidate.is_member else (LOW_MARKS, INVERSE_MARKS)
+    one, other = (Inflation(window, bit=candidate.bit & 7) for window in windows)
+    return one, other
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Glance:
+    """The beginning of a block's output."""
+
+    candidate: Candidate
+    end_byte: int
+    """The compressed byte up to which it was decompressed."""
+    output: npt.NDArray[np.uint8]
+    known: npt.NDArray[np.bool_]
+    """Which bytes of the output don't depend on what came before the block."""
+
+    @property
+    def ends(self) -> tuple[int, int, int]:
+        """From where to where its compressed bytes are looked for as they are, and `end_byte`."""
+        start = self.candidate.byte + 1  # bits of the first byte may belong to what comes before
+        return start, start + _VERBATIM_BYTES, self.end_byte
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,10 +225,14 @@ class _Passed:
     """What a decompression gave by certain compressed bytes."""
 
     output: bytearray = field(default_factory=bytearray)
-    output_at: dict[int, int] = field(default_factory=dict)
+    size_at: dict[int, int] = field(default_factory=dict)
     """The output's size, by the compressed bytes that it came of."""
-    member_ends: set[int] = field(default_factory=set)
-    """The compressed bytes among these that end a gzip member."""
+
+    def between(self, first_byte: int, end_byte: int) -> bytearray | None:
+        """Return the output of a range of compressed bytes; None where it was not passed."""
+        if end_byte not in self.size_at:
+            return None
+        return self.output[self.size_at[first_byte] : self.size_at[end_byte]]
 
 
 class _Comparison:
