@@ -162,6 +162,7 @@ class EpochPipeline:
             self._decoders.shutdown(wait=True)
             self._kept.end_visits()
             self._cache.clear(keep=self._kept.files)
+            self._telemetry.emit(events.ClipsKept(num_clips=len(self._kept), size_bytes=self._kept.used_bytes))
 
     # ------------------------------------------------------------------ the consumer
 

@@ -146,6 +146,15 @@ class ClipReused(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ClipsKept(Event):
+    """An epoch is over, or broken off: what stays on disk for the epochs to come."""
+
+    num_clips: int
+    size_bytes: int
+    """As the file system allocates it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ClipDecoded(Event):
     """A clip's frames are in memory."""
 

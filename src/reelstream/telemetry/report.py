@@ -135,9 +135,15 @@ def build_report(
         "verdict": bound,
         "verdict_sentence": sentence,
         "disk": {"budget_bytes": disk_budget_bytes, "high_water_bytes": disk_high_water_bytes},
+        "cache": {
+            "kept_clips": spent.kept_clips,
+            "kept_bytes": spent.kept_bytes,
+            "reused_clips": spent.clips_reused,
+        },
         "network": {
             "bytes_received": spent.received_bytes,
             "bytes_needed": sum(consumed.needed_bytes.values()),
+            "saved_bytes": spent.saved_bytes,
             "requests": spent.ranges + spent.resolves,
             "retries": spent.retries,
             "retry_wait_s": _rounded(spent.retry_wait_s),
@@ -145,8 +151,13 @@ def build_report(
         },
         "samples": {**_samples(list(consumed.books.values())), "balanced": not imbalances, "imbalances": imbalances},
         "clips": _clips(spent),
-        "archives": {"num_suspect": spent.num_suspect, "suspect": _named(spent.suspect, "reason")},
-        "epochs": [_epoch(booked) for _, booked in sorted(consumed.books.items())],
+        "archives": {
+            "num_suspect": spent.num_suspect,
+            "suspect": _named(spent.suspect, "reason"),
+            "num_suspect_clips": spent.num_suspect_clips,
+            "suspect_clips": spent.suspect_clips,
+        },
+        "epochs": [_epoch(booked, consumed, spent) for _, booked in sorted(consumed.books.items())],
         "order_digest": digests[-1] if digests else None,
         "time": _time(spent, floor),
         "loss": {"first": _finite(consumed.first_loss), "last": _finite(consumed.last_loss)},
@@ -177,8 +188,15 @@ def _samples(books: list[EpochBooked]) -> dict[str, Any]:
     }
 
 
-def _epoch(booked: EpochBooked) -> dict[str, Any]:
-    return {"epoch": booked.epoch, "samples": _samples([booked]), "order_digest": booked.order_digest}
+def _epoch(booked: EpochBooked, consumed: Consumed, spent: Spent) -> dict[str, Any]:
+    return {
+        "epoch": booked.epoch,
+        "spans": consumed.span_kinds.get(booked.epoch),
+        "bytes_received": spent.received_bytes_by_epoch.get(str(booked.epoch), 0),
+        "saved_bytes": spent.saved_bytes_by_epoch.get(str(booked.epoch), 0),
+        "samples": _samples([booked]),
+        "order_digest": booked.order_digest,
+    }
 
 
 def _clips(spent: Spent) -> dict[str, Any]:
@@ -249,6 +267,9 @@ def summary_lines(report: Mapping[str, Any]) -> list[str]:
         f"at most {format_bytes(disk['high_water_bytes'])} on disk, of {budget} allowed",
         f"waited {format_seconds(time['stall_s'])} of {format_seconds(time['wall_s'])} for data",
     ]
+    if report["cache"]["reused_clips"]:
+        reused = count(report["cache"]["reused_clips"], "clip")
+        lines.append(f"{reused} used again from disk: {format_bytes(network['saved_bytes'])} not fetched")
     if clips["num_quarantined"]:
         lines.append(f"{count(clips['num_quarantined'], 'clip')} quarantined; the report names them")
     if loss["first"] is not None and loss["last"] is not None:

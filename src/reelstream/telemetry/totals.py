@@ -26,6 +26,8 @@ from reelstream.telemetry.events import (
     ClipDecoded,
     ClipDeleted,
     ClipQuarantined,
+    ClipReused,
+    ClipsKept,
     EpochBooked,
     EpochStarted,
     Evaluated,
@@ -56,6 +58,8 @@ class Consumed:
     """By epoch."""
     books: dict[int, EpochBooked] = field(default_factory=dict)
     """By epoch, the latest of each."""
+    span_kinds: dict[int, str] = field(default_factory=dict)
+    """By epoch, how its spans were bounded."""
     evaluation: Evaluated | None = None
     """The latest."""
 
@@ -69,6 +73,10 @@ class Spent:
     first_batch_s: float | None = None
     """Of the run's first process."""
     received_bytes: int = 0
+    received_bytes_by_epoch: dict[str, int] = field(default_factory=dict)
+    saved_bytes: int = 0
+    """That clips which were on disk already would have taken."""
+    saved_bytes_by_epoch: dict[str, int] = field(default_factory=dict)
     reading_s: float = 0.0
     """Seconds in which at least one range was being read."""
     ranges: int = 0
@@ -78,6 +86,11 @@ class Spent:
     clips_arrived: int = 0
     clip_bytes: int = 0
     clips_deleted: int = 0
+    clips_reused: int = 0
+    kept_clips: int = 0
+    """At the end of the latest epoch."""
+    kept_bytes: int = 0
+    """At the end of the latest epoch, as the file system allocates it."""
     clips_decoded: int = 0
     clips_decoded_again: int = 0
     decode_cpu_s: float = 0.0
@@ -91,6 +104,9 @@ class Spent:
     num_suspect: int = 0
     suspect: dict[str, str] = field(default_factory=dict)
     """Reason by archive, up to `MOST_LISTED`."""
+    num_suspect_clips: int = 0
+    suspect_clips: list[str] = field(default_factory=list)
+    """`subset/path`, up to `MOST_LISTED`."""
     checkpoints: int = 0
     last_checkpoint_step: int | None = None
     checkpoint_bytes: int = 0
@@ -140,6 +156,7 @@ class Totals:
         self._earlier_reading_s = self._spent.reading_s
         self._reading = BusyTime()
         self._first_event_s: float | None = None
+        self._epoch: str | None = None
 
     @property
     def consumed(self) -> Consumed:
@@ -150,6 +167,7 @@ class Totals:
                 consumed_samples=dict(self._consumed.consumed_samples),
                 needed_bytes=dict(self._consumed.needed_bytes),
                 books=dict(self._consumed.books),
+                span_kinds=dict(self._consumed.span_kinds),
             )
 
     @property
@@ -161,6 +179,9 @@ class Totals:
                 stall_by_stage_s=dict(self._spent.stall_by_stage_s),
                 quarantined=dict(self._spent.quarantined),
                 suspect=dict(self._spent.suspect),
+                suspect_clips=list(self._spent.suspect_clips),
+                received_bytes_by_epoch=dict(self._spent.received_bytes_by_epoch),
+                saved_bytes_by_epoch=dict(self._spent.saved_bytes_by_epoch),
             )
 
     def receive(self, wall_s: float, event: Event) -> None:
@@ -179,6 +200,7 @@ class Totals:
             case RangeFinished():
                 spent.ranges += 1
                 spent.received_bytes += event.received_bytes
+                self._add_to_epoch(spent.received_bytes_by_epoch, event.received_bytes)
                 self._reading.add(wall_s - event.wait_s, wall_s)
                 spent.reading_s = self._earlier_reading_s + self._reading.seconds
             case AddressResolved():
@@ -189,12 +211,22 @@ class Totals:
             case _:
                 pass
 
+    def _add_to_epoch(self, by_epoch: dict[str, int], size_bytes: int) -> None:
+        if self._epoch is not None:
+            by_epoch[self._epoch] = by_epoch.get(self._epoch, 0) + size_bytes
+
     def _add_clips(self, event: Event) -> None:
         spent = self._spent
         match event:
             case ClipArrived():
                 spent.clips_arrived += 1
                 spent.clip_bytes += event.size_bytes
+            case ClipReused():
+                spent.clips_reused += 1
+                spent.saved_bytes += event.saved_bytes
+                self._add_to_epoch(spent.saved_bytes_by_epoch, event.saved_bytes)
+            case ClipsKept():
+                spent.kept_clips, spent.kept_bytes = event.num_clips, event.size_bytes
             case ClipDecoded():
                 spent.clips_decoded += 1
                 spent.clips_decoded_again += event.again
@@ -210,6 +242,8 @@ class Totals:
                 spent.num_suspect += event.path not in spent.suspect
                 if len(spent.suspect) < MOST_LISTED:
                     spent.suspect[event.path] = event.reason
+                spent.num_suspect_clips += len(event.clips)
+                spent.suspect_clips += event.clips[: MOST_LISTED - len(spent.suspect_clips)]
             case _:
                 pass
 
@@ -221,6 +255,8 @@ class Totals:
             case EpochStarted():
                 # What a resumed epoch needs is what it needed when it began.
                 consumed.needed_bytes.setdefault(event.epoch, event.needed_bytes)
+                consumed.span_kinds[event.epoch] = event.span_kind
+                self._epoch = str(event.epoch)
             case EpochBooked():
                 consumed.books[event.epoch] = event
             case StepFinished():
@@ -291,7 +327,7 @@ def _consumed_from_json(state: dict[str, Any]) -> Consumed:
         fields = state["consumed"]
         by_epoch = {
             name: {int(epoch): value for epoch, value in fields[name].items()}
-            for name in ("consumed_samples", "needed_bytes")
+            for name in ("consumed_samples", "needed_bytes", "span_kinds")
         }
         books = {int(epoch): EpochBooked(**booked) for epoch, booked in fields["books"].items()}
         evaluation = None if fields["evaluation"] is None else Evaluated(**fields["evaluation"])
