@@ -57,7 +57,7 @@ class CutReport:
         first_byte = fields.integer("first_byte")
         return cls(
             first_byte=first_byte,
-            served_until=fields.integer("served_until", least=first_byte + 1),
+            served_until=fields.integer("served_until", least=first_byte),
             owns_none=owns_none,
             false_borders=fields.integers("false_borders"),
             piece=segments_from_json(fields.value("piece")),
@@ -78,5 +78,7 @@ def settled(reports: Iterable[CutReport]) -> list[CutReport]:
     first_byte = 0
     while (report := by_first_byte.get(first_byte)) is not None and report.owns_none is None:
         chain.append(report)
+        if report.served_until <= first_byte:
+            break  # reports are kept in states, which are not trusted
         first_byte = report.served_until
     return chain
