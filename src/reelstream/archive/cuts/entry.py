@@ -155,7 +155,7 @@ class _Search:
                 continue
             if proof.true_from is None:
                 # A block further on depends on all that this one does, and on more.
-                return self._none(NoEntryReason.NOT_TRUE)
+                return self._none(NoEntryReason.END_TOO_NEAR if self._trials.met_end else NoEntryReason.NOT_TRUE)
             return Entry(
                 searched_from=self._feed.position,
                 kind=EntryKind.GZIP_MEMBER if place.is_member else EntryKind.BLOCK,

@@ -55,7 +55,7 @@ class Proof:
     """What the trial of a block found."""
 
     true_from: int | None
-    """The output bytes after it that may be wrong; None where they are megabytes."""
+    """The output bytes after it that may be wrong; None where they are megabytes, or all that the archive has."""
     window_crc32: int
     """The CRC-32 of the 32 KiB after these, the first that are true."""
 
@@ -72,7 +72,7 @@ class Trials:
         self._proofs: dict[Candidate, Proof | None] = {}
         self._work_bytes = 0
         self.met_end = False
-        """Whether a trial failed because the archive ends."""
+        """Whether the archive's end cut a trial short."""
 
     @property
     def exhausted(self) -> bool:
@@ -112,7 +112,7 @@ class Trials:
                 some = self._bytes_at(candidate.byte + used, step)
                 if not some:
                     self.met_end = True
-                    return None
+                    return None if used < PROOF_BYTES else Proof(true_from=None, window_crc32=0)
                 used += len(some)
                 one.give(some)
                 other.give(some)
