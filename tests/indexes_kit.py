@@ -9,7 +9,8 @@ import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from archive_index_kit import media, pack_tar
+from archive_entry_kit import media
+from archive_index_kit import pack_tar
 from reelstream.archive import ArchiveIdentity, ArchiveIndex, BytesSource, IndexingPass, Verification
 from reelstream.archive.cuts.cut import CutReader
 from reelstream.cache import Account, DiskBudget
@@ -24,11 +25,11 @@ from reelstream.types import Archive, RepositoryFile
 def archive_of(content: bytes, path: str = "shorts/videos_1.tar.gz", *, with_sha256: bool = True) -> Archive:
     sha256 = hashlib.sha256(content).hexdigest() if with_sha256 else None
     file = RepositoryFile(path=path, size_bytes=len(content), sha256=sha256)
-    return Archive(subset=path.rpartition("/")[0], file=file)
+    return Archive(subset=path.partition("/")[0], file=file)
 
 
 def tar_gz(files: Mapping[str, bytes]) -> bytes:
-    return gzip.compress(pack_tar(dict(files)), 1, mtime=0)
+    return gzip.compress(pack_tar(dict(files)), 6, mtime=0)
 
 
 def clips(num_clips: int, *, seed: int = 0, size_bytes: int = 60_000) -> dict[str, bytes]:
@@ -113,6 +114,7 @@ def read_cuts(content: bytes, first_bytes: tuple[int, ...]) -> list[LearnedCut]:
             for _ in reader.members():
                 pass
             rows = [each.row for each in reader.take_rows(now=True)]
+            assert rows, "this archive cannot be cut so"
             learned.append(LearnedCut(first_byte=first_byte, report=reader.reports[0], rows=rows))
     return learned
 

@@ -141,7 +141,7 @@ class _Getting:
                 if result.error is not None:
                     errors.append(result.error)
         say(
-            f"fetched {count(num_written, 'clip')}, verified, in {count(len(reads), 'request')} of "
+            f"fetched {count(num_written, 'clip')}, verified, in {count(sum(read.size_bytes > 0 for read in reads), 'request')} of "
             f"{format_bytes(self._read_bytes - before_bytes)}"
         )
         for error in errors:

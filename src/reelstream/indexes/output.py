@@ -86,7 +86,8 @@ class OutputFolder:
         with _disk_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
         self.refuse_other(path)
-        partial = path.with_name(f".{path.name[:200]}.{secrets.token_hex(8)}.partial")
+        # Not after the clip, whose name may be as long as names can be.
+        partial = path.with_name(f".reelstream-{secrets.token_hex(8)}.partial")
         try:
             with _disk_errors(path):
                 file = partial.open("xb")

@@ -4,7 +4,19 @@ from pathlib import Path
 
 import pytest
 
-from indexes_kit import CountingSource, Shelf, Told, archive_of, clips, names_in, read_cuts, tar, tar_gz, zipped
+from indexes_kit import (
+    CountingSource,
+    Shelf,
+    Told,
+    archive_of,
+    begin_cut,
+    clips,
+    names_in,
+    read_cuts,
+    tar,
+    tar_gz,
+    zipped,
+)
 from reelstream.archive import ArchiveIndex, BytesSource, IndexRow, Verification, read_rows
 from reelstream.cancel import Cancellation, Cancelled
 from reelstream.errors import ArchiveChecksumError, ArchiveError, DiskError, NetworkError
@@ -20,6 +32,10 @@ CONTENTS = {
     "s/3.zip": zipped(FILES["s/3.zip"]),
     "s/more/4.mp4": b"a video by itself" * 5000,
 }
+
+CUT_FILES = clips(12, seed=9, size_bytes=120_000)
+CUT_CONTENT = tar_gz(CUT_FILES)
+CUTS = read_cuts(CUT_CONTENT, (0, len(CUT_CONTENT) // 3, 2 * len(CUT_CONTENT) // 3))
 
 
 def _store(folder: Path) -> IndexStore:
@@ -129,22 +145,31 @@ def test_what_was_learned_so_far_is_kept_while_the_pass_goes_on(
 
 
 def test_what_a_training_run_has_learned_of_an_archive_is_not_read_again(tmp_path: Path) -> None:
-    files = clips(12, seed=9, size_bytes=120_000)
-    content = tar_gz(files)
-    archive = archive_of(content, "s/1.tar.gz")
-    cuts = read_cuts(content, (0, len(content) // 3, 2 * len(content) // 3))
-    store = _store(tmp_path)
-    store.save_cut(archive, cuts[0])
-    store.save_cut(archive, cuts[2])
-    source = CountingSource(content)
+    archive, store = archive_of(CUT_CONTENT, "s/1.tar.gz"), _store(tmp_path)
+    store.save_cut(archive, CUTS[0])
+    store.save_cut(archive, CUTS[2])
+    source = CountingSource(CUT_CONTENT)
     one_pass = ArchivePass(archive, source, store)
-    missing = [row.name for row in cuts[1].rows]
+    missing = [row.name for row in CUTS[1].rows]
     assert [member.name for member in one_pass.members()] == missing
-    assert source.taken_bytes <= len(content) // 3 + 2 * 120_000
+    assert source.taken_bytes <= len(CUT_CONTENT) // 3 + 3 * 120_000
     index = store.find(archive)
     assert index is not None
     assert index.verification is Verification.CHECKSUM
-    assert _read(index, content) == files
+    assert _read(index, CUT_CONTENT) == CUT_FILES
+
+
+@pytest.mark.parametrize("num_members", range(1, 12))
+def test_a_begun_pass_and_the_cuts_of_a_training_run_are_put_together(tmp_path: Path, num_members: int) -> None:
+    archive, store = archive_of(CUT_CONTENT, "s/1.tar.gz"), _store(tmp_path)
+    # The pass had no way to know of the cut, which may begin before or behind its bookmark.
+    store.save_cut(archive, begin_cut(CUT_CONTENT, num_members))
+    store.save_cut(archive, CUTS[1])
+    (found,) = learn([archive], lambda _: CountingSource(CUT_CONTENT), store)
+    assert found.index is not None
+    assert [row.name for row in found.index] == list(CUT_FILES)
+    assert _read(found.index, CUT_CONTENT) == CUT_FILES
+    assert found.index.verification is Verification.CHECKSUM
 
 
 # ---------------------------------------------------------------------- what fails
