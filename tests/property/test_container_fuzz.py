@@ -193,7 +193,8 @@ names = st.text(st.characters(blacklist_categories=["Cs"], blacklist_characters=
 @given(
     files=st.dictionaries(names, st.binary(max_size=3000), max_size=6),
     method=st.sampled_from((zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)),
-    prefix=st.binary(max_size=50),
+    # The standard library takes the end of a prefix for a ZIP64 locator, and refuses the zip.
+    prefix=st.binary(max_size=50).map(lambda data: data.replace(b"P", b"p")),
 )
 def test_any_zip_is_read_as_the_standard_library_reads_it(files: dict[str, bytes], method: int, prefix: bytes) -> None:
     stream = io.BytesIO()
