@@ -12,7 +12,7 @@ from reelstream.indexes import IndexStore, LearnedCut
 from reelstream.prefetch.lanes.host import SpanResult
 from reelstream.prefetch.state import Mark
 from reelstream.telemetry import Telemetry, events
-from reelstream.types import Archive, Span
+from reelstream.types import Archive, ContainerKind, Span
 
 
 class IndexKeeper:
@@ -49,7 +49,7 @@ class IndexKeeper:
     def finished(self, result: SpanResult) -> None:
         """Keep what was learned of a span that was read to its end."""
         try:
-            if result.index is not None and result.index.complete:
+            if _can_be_kept(result.span.archive) and result.index is not None and result.index.complete:
                 self._store.save(result.index)
         except DiskError as error:
             self._tell(error)
@@ -75,7 +75,7 @@ class IndexKeeper:
             self._tell(error)
 
     def _save_cut(self, span: Span, report: CutReport | None, rows: Sequence[IndexRow]) -> None:
-        if span.archive.file.sha256 is None or self._is_indexed(span.archive):
+        if not _can_be_kept(span.archive) or self._is_indexed(span.archive):
             return
         try:
             self._store.save_cut(span.archive, LearnedCut(first_byte=span.first_byte, report=report, rows=list(rows)))
@@ -89,3 +89,8 @@ class IndexKeeper:
         if not self._told:
             self._told = True
             self._telemetry.emit(events.Notice(message=f"what is learned of archives is not kept: {error.fact}"))
+
+
+def _can_be_kept(archive: Archive) -> bool:
+    """Return whether a row is worth a file: the Hub's listing says all there is to know of a loose one."""
+    return archive.file.sha256 is not None and archive.kind is not ContainerKind.FILE
