@@ -100,7 +100,7 @@ def read_members(reader: ForwardReader, path: str) -> Iterator[Member]:
 
 
 def walk_headers(
-    reader: ForwardReader, path: str, *, ends_at: Callable[[int], bool] = lambda _: False
+    reader: ForwardReader, path: str, *, ends_at: Callable[[int], bool] = lambda _: False, to_trailer: bool = True
 ) -> Iterator[tuple[tarfile.TarInfo, int]]:
     """Yield the headers of a tar in the order they lie, folders and metadata apart; then read on to the gzip's end.
 
@@ -111,6 +111,8 @@ def walk_headers(
         path: Names the archive in errors.
         ends_at: Asked before each header (folders' too, an extended one's first) with its position: whether to stop
             there, without reading on.
+        to_trailer: Whether to read on to the gzip's end where the tar is damaged, so that its checksum tells whether it
+            was packed like that.
 
     Yields:
         A header, whose `offset` is that of its first extension (a long name, pax records), and where the next one lies.
@@ -139,7 +141,8 @@ def walk_headers(
         return
     listed_bytes = reader.position
     try:
-        reader.drain()
+        if to_trailer:
+            reader.drain()
     except ArchiveChecksumError as error:
         damage += "; the gzip checksum does not match either"
         raise _damaged(path, listed_bytes, reader, damage) from error
@@ -163,9 +166,10 @@ def _headers(
 
 
 def _damaged(path: str, listed_bytes: int, reader: ForwardReader, damage: str) -> ArchiveError:
+    passed_bytes = reader.position - listed_bytes
     return ArchiveError(
         f"{path}: the tar is damaged at byte {listed_bytes:,} of its content ({damage}); "
-        f"{reader.position - listed_bytes:,} bytes after it could not be listed",
+        f"{f'{passed_bytes:,} bytes' if passed_bytes else 'what comes'} after it could not be listed",
         "tell the archive's publisher",
     )
 

@@ -118,7 +118,8 @@ class CutReader:
             reader.begin_piece()
             self._border_offset = reader.position
         self._resume = None
-        headers = walk_headers(reader, self._source.path, ends_at=self._ends_at)
+        # Where there are later cuts the archive's checksum is not for this reader to judge.
+        headers = walk_headers(reader, self._source.path, ends_at=self._ends_at, to_trailer=not self._later)
         learner = self._learner
         try:
             if learner is not None:
@@ -177,7 +178,7 @@ class CutReader:
             if isinstance(watch.entry, Entry) and watch.entry.compressed_position < point.first_byte:
                 # No bookmark of ours: this reader serves that cut's members, and its report says so.
                 self._later.remove(watch)
-        self._feed.move_to(point.first_byte)
+        self._go_to(point.first_byte)
         if self._learner is not None:
             inflation: Inflation = self._learner.begin(point, point.first_byte)
         else:

@@ -143,15 +143,6 @@ class PieceReader(ForwardReader):
         self.needed_to = 0
         """Output that will be needed for sure: a hint for how much to fetch at once."""
 
-    def close(self) -> None:
-        """Give the decompressor's memory back."""
-        self._inflation.close()
-
-    @property
-    def compressed_position(self) -> int:
-        """Up to where the archive's bytes were taken."""
-        return self._feed.position
-
     @property
     def decompressed(self) -> int:
         """Output decompressed so far, handed out or not."""
