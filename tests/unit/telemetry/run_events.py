@@ -10,6 +10,8 @@ from reelstream.telemetry.events import (
     ClipDecoded,
     ClipDeleted,
     ClipQuarantined,
+    ClipReused,
+    ClipsKept,
     EpochBooked,
     EpochStarted,
     Evaluated,
@@ -25,6 +27,10 @@ from reelstream.telemetry.events import (
 
 def range_finished(received_bytes: int, wait_s: float) -> RangeFinished:
     return RangeFinished(path="a.tar.gz", first_byte=0, received_bytes=received_bytes, wait_s=wait_s)
+
+
+def reused(path: str, *, saved_bytes: int) -> ClipReused:
+    return ClipReused(lane=0, subset="s", path=path, size_bytes=700, saved_bytes=saved_bytes)
 
 
 def step(number: int, *, epoch: int = 0, loss: float = 1.0, wait_s: float = 1.0, train_s: float = 2.0) -> StepFinished:
@@ -53,11 +59,17 @@ def booked(epoch: int = 0, **changed: object) -> EpochBooked:
     return EpochBooked(**{**fields, **changed})  # type: ignore[arg-type]
 
 
+def started(epoch: int, *, span_kind: str = "archive", needed_bytes: int = 0) -> EpochStarted:
+    return EpochStarted(
+        epoch=epoch, num_spans=2, num_lanes=8, resumed_at=0, needed_bytes=needed_bytes, span_kind=span_kind
+    )
+
+
 def small_run() -> list[tuple[float, Event]]:
     """Return one epoch of two steps: ten seconds, reading for four of them."""
     return [
         (100.0, RunStarted()),
-        (100.0, EpochStarted(epoch=0, num_spans=2, num_lanes=8, resumed_at=0, needed_bytes=8_000_000)),
+        (100.0, started(0, span_kind="cut", needed_bytes=8_000_000)),
         (100.5, AddressResolved(path="a.tar.gz", wait_s=0.1)),
         (101.0, Retried(path="a.tar.gz", reason="503", attempt=1, wait_s=0.5)),
         (103.0, range_finished(4_000_000, 2.0)),
@@ -75,5 +87,20 @@ def small_run() -> list[tuple[float, Event]]:
         (109.0, CheckpointSaved(step=2, size_bytes=5000, wait_s=0.2)),
         (109.5, Evaluated(step=2, accuracy=0.75, chance=0.25, num_questions=40)),
         (109.9, booked()),
+        (109.9, ClipsKept(num_clips=3, size_bytes=8192)),
         (110.0, RunFinished()),
+    ]
+
+
+def second_epoch() -> list[tuple[float, Event]]:
+    """Return an epoch of blocks after `small_run`: two clips come, two are on disk already."""
+    return [
+        (111.0, started(1, span_kind="block", needed_bytes=1_000_000)),
+        (111.5, reused("one.mp4", saved_bytes=5_000_000)),
+        (111.5, reused("two.mp4", saved_bytes=2_000_000)),
+        (112.0, range_finished(1_000_000, 0.5)),
+        (113.0, step(3, epoch=1)),
+        (116.0, step(4, epoch=1)),
+        (116.5, booked(1)),
+        (116.5, ClipsKept(num_clips=4, size_bytes=12_288)),
     ]

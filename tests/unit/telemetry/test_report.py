@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from reelstream.errors import DiskError
-from reelstream.telemetry.events import ClipQuarantined
+from reelstream.telemetry.events import ArchiveSuspect, ClipQuarantined
 from reelstream.telemetry.report import (
     MOST_QUARANTINED,
     Floor,
@@ -20,8 +20,8 @@ from reelstream.telemetry.report import (
     verdict,
     write_report,
 )
-from reelstream.telemetry.totals import Consumed, Spent, Totals
-from unit.telemetry.run_events import booked, small_run, step
+from reelstream.telemetry.totals import MOST_LISTED, Consumed, Spent, Totals
+from unit.telemetry.run_events import booked, second_epoch, small_run, started, step
 
 REFERENCE = Path(__file__).parents[3] / "docs" / "reference" / "report.md"
 
@@ -29,6 +29,13 @@ REFERENCE = Path(__file__).parents[3] / "docs" / "reference" / "report.md"
 def totals_of_small_run() -> Totals:
     totals = Totals()
     for wall_s, event in small_run():
+        totals.receive(wall_s, event)
+    return totals
+
+
+def totals_of_two_epochs() -> Totals:
+    totals = totals_of_small_run()
+    for wall_s, event in second_epoch():
         totals.receive(wall_s, event)
     return totals
 
@@ -44,11 +51,13 @@ def test_the_report_holds_the_figures_of_the_run() -> None:
     assert report["network"] == {
         "bytes_received": 8_000_000,
         "bytes_needed": 8_000_000,
+        "saved_bytes": 0,
         "requests": 3,
         "retries": 1,
         "retry_wait_s": 0.5,
         "bytes_per_s": 2_000_000.0,
     }
+    assert report["cache"] == {"kept_clips": 3, "kept_bytes": 8192, "reused_clips": 0}
     assert report["samples"] == {
         "catalog": 12,
         "delivered": 8,
@@ -75,8 +84,63 @@ def test_the_report_holds_the_figures_of_the_run() -> None:
     assert report["verdict"] == "training"
 
 
+def test_what_was_kept_and_what_that_saved_is_told() -> None:
+    report = report_of(totals_of_two_epochs())
+    assert report["cache"] == {"kept_clips": 4, "kept_bytes": 12_288, "reused_clips": 2}
+    assert report["network"]["bytes_received"] == 9_000_000
+    assert report["network"]["bytes_needed"] == 9_000_000
+    assert report["network"]["saved_bytes"] == 7_000_000
+
+
+def test_each_epoch_tells_its_spans_and_its_own_bytes() -> None:
+    first, second = report_of(totals_of_two_epochs())["epochs"]
+    assert (first["spans"], first["bytes_received"], first["saved_bytes"]) == ("cut", 8_000_000, 0)
+    assert (second["spans"], second["bytes_received"], second["saved_bytes"]) == ("block", 1_000_000, 7_000_000)
+
+
+def test_an_epoch_whose_beginning_nobody_told_has_no_bytes_of_its_own() -> None:
+    totals = Totals()
+    totals.receive(1.0, booked(3))
+    (epoch,) = report_of(totals)["epochs"]
+    assert (epoch["spans"], epoch["bytes_received"], epoch["saved_bytes"]) == (None, 0, 0)
+
+
+def test_samples_of_other_parts_are_told_apart_and_balance() -> None:
+    totals = Totals()
+    totals.receive(1.0, started(0))
+    for number in (1, 2):
+        totals.receive(2.0, step(number))
+    totals.receive(3.0, booked(num_catalog=30, num_without_media=0, left_out={"other_parts": 20}))
+    samples = report_of(totals)["samples"]
+    assert samples["left_out"] == {"limit": 0, "tail": 0, "not_seen": 0, "other_parts": 20}
+    assert samples["balanced"]
+
+
+def test_suspect_archives_are_told_with_their_clips() -> None:
+    totals = Totals()
+    totals.receive(1.0, ArchiveSuspect(path="a.tar.gz", reason="CRC", clips=("s/one.mp4", "s/two.mp4")))
+    totals.receive(2.0, ArchiveSuspect(path="b.tar.gz", reason="nested", clips=("s/three.mp4",)))
+    assert report_of(totals)["archives"] == {
+        "num_suspect": 2,
+        "suspect": [{"path": "a.tar.gz", "reason": "CRC"}, {"path": "b.tar.gz", "reason": "nested"}],
+        "num_suspect_clips": 3,
+        "suspect_clips": ["s/one.mp4", "s/two.mp4", "s/three.mp4"],
+    }
+
+
+def test_the_list_of_suspect_clips_is_bounded_and_their_number_is_not() -> None:
+    totals = Totals()
+    for archive in ("a.tar.gz", "b.tar.gz"):
+        names = tuple(f"{archive}/{number}" for number in range(MOST_LISTED - 10))
+        totals.receive(1.0, ArchiveSuspect(path=archive, reason="CRC", clips=names))
+    archives = report_of(totals)["archives"]
+    assert len(archives["suspect_clips"]) == MOST_LISTED
+    assert archives["num_suspect_clips"] == 2 * MOST_LISTED - 20
+
+
 def test_a_run_in_which_nothing_happened_has_a_report() -> None:
     report = report_of(Totals())
+    assert report["cache"] == {"kept_clips": 0, "kept_bytes": 0, "reused_clips": 0}
     assert report["loss"] == {"first": None, "last": None}
     assert report["order_digest"] is None
     assert report["evaluation"] is None
@@ -176,6 +240,11 @@ def test_the_summary_says_what_was_streamed_the_most_on_disk_the_stall_and_the_v
         "accuracy 0.75 on 40 questions (chance 0.25)",
         "training-bound: 2.00 s a step; the trainer waited 20 % of the time",
     ]
+
+
+def test_the_summary_says_what_was_not_fetched_since_it_was_on_disk() -> None:
+    lines = summary_lines(report_of(totals_of_two_epochs()))
+    assert "2 clips used again from disk: 7.00 MB not fetched" in lines
 
 
 def test_a_loss_that_is_no_number_leaves_the_report_readable(tmp_path: Path) -> None:

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from reelstream.errors import StateError
 from reelstream.telemetry import Telemetry
-from reelstream.telemetry.events import ArchiveSuspect, BatchReady, ClipQuarantined, EpochStarted, RunStarted
+from reelstream.telemetry.events import ArchiveSuspect, BatchReady, ClipQuarantined, ClipsKept, RunStarted
 from reelstream.telemetry.totals import MOST_LISTED, BusyTime, Totals
-from unit.telemetry.run_events import booked, range_finished, small_run, step
+from unit.telemetry.run_events import booked, range_finished, reused, second_epoch, small_run, started, step
 
 
 def fed(totals: Totals | None = None) -> Totals:
@@ -32,6 +32,7 @@ def test_events_are_added_up() -> None:
     assert (consumed.steps, consumed.first_loss, consumed.last_loss) == (2, 2.5, 1.5)
     assert consumed.consumed_samples == {0: 8}
     assert consumed.needed_bytes == {0: 8_000_000}
+    assert consumed.span_kinds == {0: "cut"}
     assert consumed.books == {0: booked()}
     assert (spent.received_bytes, spent.ranges, spent.resolves, spent.retries) == (8_000_000, 2, 1, 1)
     assert (spent.clips_arrived, spent.clips_deleted) == (1, 1)
@@ -64,7 +65,7 @@ def test_a_resume_goes_on_from_the_checkpoint_and_forgets_no_cost() -> None:
 
     resumed = Totals.from_json(checkpoint, latest)
     resumed.receive(500.0, RunStarted(resumed_at_step=2))
-    resumed.receive(500.0, EpochStarted(epoch=0, num_spans=2, num_lanes=8, resumed_at=8, needed_bytes=99))
+    resumed.receive(500.0, started(0, span_kind="cut", needed_bytes=99))
     resumed.receive(501.0, range_finished(1_000, 1.0))
     resumed.receive(502.0, BatchReady(wait_s=2.0))
     resumed.receive(503.0, step(3, loss=1.25))
@@ -77,6 +78,61 @@ def test_a_resume_goes_on_from_the_checkpoint_and_forgets_no_cost() -> None:
     assert spent.wall_s == 15.0 + 3.0
     assert spent.first_batch_s == 3.5
     assert spent.stall_s == 4.0
+
+
+def test_clips_used_again_count_with_what_they_saved() -> None:
+    totals = fed()
+    for wall_s, event in second_epoch():
+        totals.receive(wall_s, event)
+    spent = totals.spent
+    assert (spent.clips_reused, spent.saved_bytes) == (2, 7_000_000)
+    assert (spent.clips_arrived, spent.clip_bytes) == (1, 700)
+
+
+def test_what_is_kept_is_what_the_latest_epoch_left() -> None:
+    totals = Totals()
+    for num_clips in (9, 4):
+        totals.receive(1.0, ClipsKept(num_clips=num_clips, size_bytes=num_clips * 4096))
+    assert (totals.spent.kept_clips, totals.spent.kept_bytes) == (4, 4 * 4096)
+
+
+def test_bytes_count_in_the_epoch_that_runs() -> None:
+    totals = Totals()
+    totals.receive(1.0, range_finished(5, 0.1))  # before any epoch
+    for epoch in (0, 1):
+        totals.receive(2.0, started(epoch))
+        totals.receive(3.0, range_finished(100 + epoch, 0.1))
+        totals.receive(3.0, reused("one.mp4", saved_bytes=10 + epoch))
+    spent = totals.spent
+    assert spent.received_bytes == 206
+    assert spent.received_bytes_by_epoch == {"0": 100, "1": 101}
+    assert spent.saved_bytes_by_epoch == {"0": 10, "1": 11}
+
+
+def test_bytes_of_an_epoch_go_on_counting_after_a_resume() -> None:
+    totals = Totals()
+    totals.receive(1.0, started(7))
+    totals.receive(2.0, range_finished(100, 0.1))
+    checkpoint = reloaded(totals)
+    totals.receive(3.0, range_finished(50, 0.1))
+    totals.receive(3.0, reused("one.mp4", saved_bytes=30))
+
+    resumed = Totals.from_json(checkpoint, reloaded(totals))
+    resumed.receive(9.0, started(7))
+    resumed.receive(9.5, range_finished(1, 0.1))
+    assert resumed.spent.received_bytes_by_epoch == {"7": 151}
+    assert resumed.spent.saved_bytes_by_epoch == {"7": 30}
+    assert resumed.consumed.span_kinds == {7: "archive"}
+
+
+def test_suspect_clips_of_an_archive_add_up() -> None:
+    totals = Totals()
+    totals.receive(1.0, ArchiveSuspect(path="a.tar.gz", reason="CRC", clips=("s/one.mp4",)))
+    totals.receive(1.0, ArchiveSuspect(path="a.tar.gz", reason="nested", clips=("s/two.mp4",)))
+    totals.receive(1.0, ArchiveSuspect(path="b.tar.gz", reason="CRC"))
+    spent = totals.spent
+    assert (spent.num_suspect, spent.num_suspect_clips) == (2, 2)
+    assert spent.suspect_clips == ["s/one.mp4", "s/two.mp4"]
 
 
 def test_an_epoch_booked_again_replaces_its_books() -> None:
@@ -103,9 +159,15 @@ def test_the_list_of_quarantined_clips_is_bounded_and_their_number_is_not() -> N
 
 def test_figures_that_were_read_do_not_change_afterwards() -> None:
     totals = Totals()
-    before = totals.consumed
+    before, before_spent = totals.consumed, totals.spent
+    totals.receive(1.0, started(0))
     totals.receive(1.0, step(1))
-    assert before.consumed_samples == {}
+    totals.receive(1.0, range_finished(5, 0.1))
+    totals.receive(1.0, reused("one.mp4", saved_bytes=10))
+    totals.receive(1.0, ArchiveSuspect(path="a.tar.gz", reason="CRC", clips=("s/one.mp4",)))
+    assert (before.consumed_samples, before.span_kinds) == ({}, {})
+    assert (before_spent.received_bytes_by_epoch, before_spent.saved_bytes_by_epoch) == ({}, {})
+    assert before_spent.suspect_clips == []
 
 
 @pytest.mark.parametrize(
