@@ -12,6 +12,7 @@ from pathlib import Path
 from archive_entry_kit import media
 from archive_index_kit import pack_tar
 from reelstream.archive import ArchiveIdentity, ArchiveIndex, BytesSource, IndexingPass, Verification
+from reelstream.archive.containers import Container, open_stream
 from reelstream.archive.cuts.cut import CutReader
 from reelstream.cache import Account, DiskBudget
 from reelstream.cache.budget import BLOCK_BYTES
@@ -48,6 +49,15 @@ def index_of(
     identity = ArchiveIdentity(size_bytes=len(content), sha256=hashlib.sha256(content).hexdigest())
     columns = one_pass.index().columns
     return ArchiveIndex(identity=identity, verification=verification, complete=complete, columns=columns)
+
+
+def index_of_tar(content: bytes) -> ArchiveIndex:
+    """Return the index of a plain tar."""
+    archive = archive_of(content, "s/1.tar")
+    with open_stream(Container.of(archive), BytesSource(content)) as stream:
+        for _ in stream.members():
+            pass
+        return stream.index()
 
 
 class CountingSource:

@@ -140,8 +140,9 @@ class _Getting:
                     print(path, flush=True)
                 if result.error is not None:
                     errors.append(result.error)
+        num_requests = sum(read.size_bytes > 0 for read in reads)
         say(
-            f"fetched {count(num_written, 'clip')}, verified, in {count(sum(read.size_bytes > 0 for read in reads), 'request')} of "
+            f"fetched {count(num_written, 'clip')}, verified, in {count(num_requests, 'request')} of "
             f"{format_bytes(self._read_bytes - before_bytes)}"
         )
         for error in errors:

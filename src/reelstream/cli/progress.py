@@ -71,9 +71,13 @@ def _tell_by_bar(state: Callable[[], BytesDone], stop: threading.Event, clock: C
     # The thread that refreshes is this one.
     with Progress(*columns, TimeRemainingColumn(), console=console, transient=True, auto_refresh=False) as bar:
         task = bar.add_task("", total=None)
-        while True:
+
+        def show() -> None:
             now = state()
             bar.update(task, description=now.label, completed=now.done_bytes, total=now.total_bytes or None)
             bar.refresh()
-            if clock.wait(stop, _BAR_EVERY_S):
-                return
+
+        show()
+        while not clock.wait(stop, _BAR_EVERY_S):
+            show()
+        show()
