@@ -100,6 +100,12 @@ class ClipCache:
         """Bytes reserved by whole and partly written clips."""
         return self._account.used_bytes
 
+    @property
+    def survivor_bytes(self) -> int:
+        """Bytes reserved by survivors that nobody has adopted: they give way to whatever else is reserved."""
+        with self._lock:
+            return sum(clip.reserved_bytes for clip in self._survivors.values())
+
     def cost_bytes(self, size_bytes: int) -> int:
         """Return what a clip of this size takes on disk."""
         return allocated_bytes(size_bytes, self._block_bytes)

@@ -80,12 +80,23 @@ class Intake:
         cost_bytes = self._cache.cost_bytes(member.size_bytes)
         if cost_bytes > self._room.largest_clip_bytes:
             raise self._too_large(member, cost_bytes)
+        survivor: ClipFile | None = None
         with self._lock:
             # Reserved only once the lane has its connection back: waiting for that may be called off.
-            while not self._admit(lane, window, cost_bytes, member):
+            while (survivor := self._admit_survivor(lane, window, cost_bytes, identity)) is None and not self._admit(
+                lane, window, cost_bytes, member
+            ):
                 with self.pausing(lane):
                     while not self._has_room(lane, window, cost_bytes):
                         self.wait()
+        if survivor is not None:
+            if survivor.size_bytes == member.size_bytes and self._cache.verify(survivor):
+                return survivor
+            self._cache.delete(survivor)
+            with self._lock:
+                self._room.free(lane, window, cost_bytes)
+                self.wake()
+            return self.write(lane, window, member, None)
         try:
             return self._cache.write(
                 member.size_bytes, member.chunks(), identity=identity, digest=lambda: member.digest
@@ -202,7 +213,21 @@ class Intake:
         if shortage_bytes:
             for file in self._kept.give_up(shortage_bytes):
                 self._cache.delete(file)
-        return self._cache.used_bytes + cost_bytes <= self._room.clip_budget_bytes
+        # Survivors give way to whatever is reserved.
+        used_bytes = self._cache.used_bytes - self._cache.survivor_bytes
+        return used_bytes + cost_bytes <= self._room.clip_budget_bytes
+
+    def _admit_survivor(self, lane: int, window: int, cost_bytes: int, identity: str | None) -> ClipFile | None:
+        """Take over what a killed run has left of a clip, where its window may hold it now; None where there is none.
+
+        Its bytes are not looked at yet.
+        """
+        if identity is None or not self._room.may_admit(lane, window, cost_bytes):
+            return None
+        survivor = self._cache.adopt(identity)
+        if survivor is not None:
+            self._room.admit(lane, window, cost_bytes)
+        return survivor
 
     def _admit(self, lane: int, window: int, cost_bytes: int, member: IncomingClip) -> bool:
         """Reserve the room of a clip, if there is any; return whether there was."""

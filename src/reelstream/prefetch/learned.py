@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from reelstream.archive import ArchiveIdentity, IndexRow, Verification
 from reelstream.archive.cuts.assemble import assemble_index
+from reelstream.archive.cuts.bookmark import Bookmark
 from reelstream.archive.cuts.report import CutReport
 from reelstream.errors import DiskError
 from reelstream.indexes import IndexStore, LearnedCut
 from reelstream.prefetch.lanes.host import SpanResult
+from reelstream.prefetch.lanes.known_part import KnownPart
 from reelstream.prefetch.state import Mark
 from reelstream.telemetry import Telemetry, events
 from reelstream.types import Archive, ContainerKind, Span
@@ -32,29 +34,39 @@ class IndexKeeper:
         self._telemetry = telemetry
         self._told = False
 
-    def rows_before(self, span: Span, mark: Mark) -> Sequence[IndexRow] | None:
-        """Return the rows of a span before a mark, where a run before this one has learned all of them."""
+    def known_part(self, span: Span, mark: Mark) -> KnownPart | None:
+        """Return what an earlier run has learned of a span; None where its rows before the mark are not whole."""
         if span.archive.file.sha256 is None:
             return None
         cut = self._store.find_cut(span.archive, span.first_byte)
         offset = mark.bookmark.header_offset
         if cut is None or not any(row.header_offset == offset for row in cut.rows):
             return None
-        return [row for row in cut.rows if row.header_offset < offset]
+        before = [row for row in cut.rows if row.header_offset < offset]
+        ahead = list(cut.rows[len(before) :])
+        if cut.bookmark is None:
+            return KnownPart(before=before, ahead=(), bookmark=None, report=None)
+        if cut.report is not None:
+            return KnownPart(before=before, ahead=ahead, bookmark=None, report=cut.report)
+        # The last one is met again where reading goes on.
+        return KnownPart(before=before, ahead=ahead[:-1], bookmark=cut.bookmark, report=None)
 
-    def learned(self, span: Span, rows: Sequence[IndexRow]) -> None:
+    def learned(self, span: Span, rows: Sequence[IndexRow], bookmark: Bookmark | None) -> None:
         """Keep all rows of a span that are known so far."""
-        self._save_cut(span, None, rows)
+        self._save_cut(span, LearnedCut(first_byte=span.first_byte, report=None, rows=rows, bookmark=bookmark))
 
     def finished(self, result: SpanResult) -> None:
         """Keep what was learned of a span that was read to its end."""
         try:
-            if _can_be_kept(result.span.archive) and result.index is not None and result.index.complete:
+            if result.index is not None and result.index.complete:
                 self._store.save(result.index)
         except DiskError as error:
             self._tell(error)
         if result.rows is not None and result.report is not None:
-            self._save_cut(result.span, result.report, result.rows)
+            cut = LearnedCut(
+                first_byte=result.span.first_byte, report=result.report, rows=result.rows, bookmark=result.bookmark
+            )
+            self._save_cut(result.span, cut)
 
     def verified(self, archive: Archive, reports: Sequence[CutReport], sha256: str | None) -> None:
         """All pieces of an archive were read, and are what was packed: put its index together, if all was learned."""
@@ -69,21 +81,28 @@ class IndexKeeper:
         if index.verification is Verification.CHECKSUM and sha256 == archive.file.sha256:
             index.verification = Verification.SHA256
         try:
-            if self._store.save(index) and not self._keep_cuts:
-                self._store.drop_cuts(archive)
+            self._store.save(index)
         except DiskError as error:
             self._tell(error)
 
-    def _save_cut(self, span: Span, report: CutReport | None, rows: Sequence[IndexRow]) -> None:
-        if not _can_be_kept(span.archive) or self._is_indexed(span.archive):
+    def tidy(self, archives: Iterable[Archive]) -> None:
+        """Let go of what was learned of cuts whose archives' indexes are whole; not while these archives are read.
+
+        As long as they are read, a run that is killed and goes on need not fetch again what has survived.
+        """
+        if self._keep_cuts:
+            return
+        for archive in archives:
+            if archive.file.sha256 is not None and self._store.find(archive) is not None:
+                self._store.drop_cuts(archive)
+
+    def _save_cut(self, span: Span, cut: LearnedCut) -> None:
+        if span.archive.file.sha256 is None or span.archive.kind is not ContainerKind.TAR_GZ:
             return
         try:
-            self._store.save_cut(span.archive, LearnedCut(first_byte=span.first_byte, report=report, rows=list(rows)))
+            self._store.save_cut(span.archive, cut)
         except DiskError as error:
             self._tell(error)
-
-    def _is_indexed(self, archive: Archive) -> bool:
-        return not self._keep_cuts and self._store.find(archive) is not None
 
     def _tell(self, error: DiskError) -> None:
         if not self._told:

@@ -37,7 +37,7 @@ class StreamOptions:
     revision: str | None = None
     """Branch, tag or commit; pinned to a commit at the start. None is the default branch."""
     cache_dir: Path = Path("data/stream_cache")
-    """Where clips and the catalog live for a while."""
+    """Where clips live for a while; the catalog and archive indexes stay for later runs."""
     disk_budget: ByteSize = 5_000_000_000
     """Bytes that clips, catalog, logs and checkpoints may take on disk together, at any instant."""
     cache_size: int = 100

@@ -21,6 +21,7 @@ from types import TracebackType
 from typing import Self
 
 from reelstream.archive import IndexRow
+from reelstream.archive.cuts.bookmark import Bookmark
 from reelstream.cache import ClipCache, ClipFile, KeptClips, Lease, Room
 from reelstream.cancel import Cancellation, Cancelled
 from reelstream.catalog import Catalog
@@ -435,7 +436,7 @@ class EpochPipeline:
             catalog=self._catalog,
             source=self._source,
             later_cuts=self._plan.later_cuts,
-            known_rows=self._learned.rows_before,
+            known_part=self._learned.known_part,
             mean_clip_bytes=self._plan.mean_bytes_of,
             host=self,
             cancellation=self._cancellation,
@@ -495,9 +496,9 @@ class EpochPipeline:
         self._decode_ahead()
         self._arrived.notify_all()
 
-    def learned(self, span: Span, rows: Sequence[IndexRow]) -> None:
+    def learned(self, span: Span, rows: Sequence[IndexRow], bookmark: Bookmark | None) -> None:
         """Keep what is known of a span so far. See `StreamingHost`."""
-        self._learned.learned(span, rows)
+        self._learned.learned(span, rows, bookmark)
 
     def finish_span(self, lane: int, result: SpanResult) -> None:
         """A span was read to its end, or a problem ended it. See `StreamingHost`."""

@@ -8,8 +8,10 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from reelstream.archive import IndexRow
+from reelstream.archive.cuts.bookmark import Bookmark
 from reelstream.archive.cuts.report import CutReport
 from reelstream.prefetch.lanes.host import SpanResult
+from reelstream.prefetch.lanes.known_part import KnownPart
 from reelstream.prefetch.state import Mark
 from reelstream.types import Archive, Span
 
@@ -58,12 +60,18 @@ class EpochPlan:
 class Learned(Protocol):
     """Keeps what readers learn of archives."""
 
-    def rows_before(self, span: Span, mark: Mark) -> Sequence[IndexRow] | None:
-        """Return the rows of a span before a mark, where a run before this one has learned all of them."""
+    def known_part(self, span: Span, mark: Mark) -> KnownPart | None:
+        """Return what an earlier run has learned of a span; None where its rows before the mark are not whole."""
         ...
 
-    def learned(self, span: Span, rows: Sequence[IndexRow]) -> None:
-        """Take all rows of a span that are known so far; the span is still being read."""
+    def learned(self, span: Span, rows: Sequence[IndexRow], bookmark: Bookmark | None) -> None:
+        """Take all rows of a span that are known so far; the span is still being read.
+
+        Args:
+            span: The span.
+            rows: Of its members so far.
+            bookmark: At the last of them; None where some clip among them has no row.
+        """
         ...
 
     def finished(self, result: SpanResult) -> None:
@@ -78,11 +86,11 @@ class Learned(Protocol):
 class LearnNothing:
     """Keeps nothing: for archives that nobody could find again."""
 
-    def rows_before(self, span: Span, mark: Mark) -> Sequence[IndexRow] | None:  # noqa: ARG002
+    def known_part(self, span: Span, mark: Mark) -> KnownPart | None:  # noqa: ARG002
         """Return nothing."""
         return None
 
-    def learned(self, span: Span, rows: Sequence[IndexRow]) -> None:
+    def learned(self, span: Span, rows: Sequence[IndexRow], bookmark: Bookmark | None) -> None:
         """Forget it."""
 
     def finished(self, result: SpanResult) -> None:

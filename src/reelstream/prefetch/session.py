@@ -208,6 +208,8 @@ class StreamSession:
         plan = self._planner.plan(settings)
         limits = self._divide(settings)
         self._spans_before = settings.spans
+        if not state.num_consumed:
+            self._keeper.tidy(archive for layout in self.layouts for archive in layout.archives)
         self.telemetry.emit(
             events.EpochStarted(
                 epoch=settings.epoch,

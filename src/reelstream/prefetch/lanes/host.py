@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from reelstream.archive import ArchiveIndex, IndexRow
+from reelstream.archive.cuts.bookmark import Bookmark
 from reelstream.archive.cuts.report import CutReport
 from reelstream.archive.seek.index import normal_name
 from reelstream.cache import ClipFile, clip_identity
@@ -29,6 +30,8 @@ class SpanResult:
     """Its checksums and borders; None where it has none, or was not read to its end."""
     rows: Sequence[IndexRow] | None
     """Where all its members lie; None where not all is known."""
+    bookmark: Bookmark | None
+    """At the last row; None where some clip has no row."""
     sha256: str | None
     """Hex digest of a tar.gz that was read whole and in one go."""
     index: ArchiveIndex | None
@@ -113,8 +116,8 @@ class StreamingHost(LaneHost, Protocol):
         """A window has all its clips."""
         ...
 
-    def learned(self, span: Span, rows: Sequence[IndexRow]) -> None:
-        """These are all rows of a span that are known so far."""
+    def learned(self, span: Span, rows: Sequence[IndexRow], bookmark: Bookmark | None) -> None:
+        """These are all rows of a span that are known so far; the bookmark is at the last one."""
         ...
 
     def finish_span(self, lane: int, result: SpanResult) -> None:

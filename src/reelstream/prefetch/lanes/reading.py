@@ -8,27 +8,30 @@ from dataclasses import dataclass, field
 
 from reelstream.archive import IndexRow, Member, MemberKind, read_member
 from reelstream.archive.containers import Container, MemberStream, open_stream
+from reelstream.archive.cuts.bookmark import Bookmark
 from reelstream.archive.cuts.cut import CutReader
 from reelstream.archive.cuts.report import CutReport
 from reelstream.archive.seek.index import normal_name
 from reelstream.errors import ArchiveError
 from reelstream.prefetch.lanes.host import SpanResult
+from reelstream.prefetch.lanes.known_part import KnownPart
 from reelstream.prefetch.lanes.paced import DigestingSource, PacedSource
 from reelstream.prefetch.state import Mark
 from reelstream.types import ContainerKind, Span, SpanKind
 
 
 @dataclass(slots=True, kw_only=True)
-class LinkedMember:
-    """A hard link, whose bytes are those of a member that lies before it."""
+class RowMember:
+    """A member whose row is known: a hard link, or one that a run before this one has met."""
 
     name: str
     row: IndexRow
+    """Of the member that holds its bytes."""
     _source: PacedSource | DigestingSource = field(repr=False)
 
     @property
     def size_bytes(self) -> int:
-        """Of the member that it links to."""
+        """Of its bytes."""
         return self.row.size_bytes
 
     @property
@@ -46,6 +49,23 @@ class LinkedMember:
         return read_member(self._source, self.row)
 
 
+@dataclass(slots=True, kw_only=True)
+class LostLink:
+    """A hard link to a member that is not there."""
+
+    name: str
+    problem: str
+    size_bytes: int = 0
+    digest: bytes | None = None
+
+    def chunks(self) -> Iterator[memoryview]:
+        """Yield nothing."""
+        return iter(())
+
+
+AnyMember = Member | RowMember | LostLink
+
+
 class SpanReading:
     """Reads a whole archive, or cuts of it as long as each next one follows the one before.
 
@@ -54,7 +74,7 @@ class SpanReading:
         source: The archive's bytes.
         later_cuts: Where all the archive's cuts begin that come after the span.
         mark: Where in the span to begin; None for its own beginning.
-        known_before: Rows of the span up to the mark, where a run before this one has kept them.
+        known: What a run before this one has learned of the span.
     """
 
     def __init__(
@@ -64,11 +84,15 @@ class SpanReading:
         *,
         later_cuts: Sequence[int],
         mark: Mark | None,
-        known_before: Sequence[IndexRow] | None,
+        known: KnownPart | None,
     ) -> None:
         self.span = span
         self._source: PacedSource | DigestingSource = source
         bookmark = mark.bookmark if mark else None
+        self._ahead = list(known.ahead) if known is not None else []
+        self._known_report = known.report if self._ahead and known is not None else None
+        if self._ahead and known is not None:
+            bookmark = known.bookmark
         self._cuts: CutReader | None = None
         self._stream: MemberStream | None = None
         if span.archive.kind is ContainerKind.TAR_GZ:
@@ -79,9 +103,12 @@ class SpanReading:
             self._stream = open_stream(Container.of(span.archive), source, resume=bookmark)
         self._awaited: deque[tuple[int, int]] = deque()
         self._marks: deque[Mark] = deque()
-        self.rows: list[IndexRow] = list(known_before or ())
+        self.rows: list[IndexRow] = [*known.before, *self._ahead] if known is not None else []
         """Where members of the span lie, in order, as far as is known."""
-        self._all_known = mark is None or known_before is not None
+        self.bookmark: Bookmark | None = None
+        """At the last of these rows; None where some clip among them has none."""
+        self._all_known = mark is None or known is not None
+        self._has_rowless_clip = False
         self._by_name = {normal_name(row.name): row for row in self.rows}
 
     def close(self) -> None:
@@ -90,21 +117,26 @@ class SpanReading:
             if reader is not None:
                 reader.close()
 
-    def members(self) -> Iterator[Member | LinkedMember]:
+    def members(self) -> Iterator[AnyMember]:
         """Yield the members of the span, hard links with the bytes of their targets where these are known.
 
         Raises:
             ArchiveError: As `CutReader.members`, `MemberStream.members`.
         """
+        yield from self._members_ahead()
+        if self._known_report is not None:
+            return
         reader = self._cuts or self._stream
         assert reader is not None
         for member in reader.members():
             yield member if member.link_target is None else self._linked(member, member.link_target)
         self._learn()
 
-    def note_clip(self, member: Member | LinkedMember, clips_before: int) -> None:
+    def note_clip(self, member: AnyMember, clips_before: int) -> None:
         """Say that a member just yielded is a clip, and how many of the span come before it."""
         if isinstance(member, Member):
+            # Symbolic links and the like have no rows.
+            self._has_rowless_clip |= member.problem is not None and member.link_target is None
             self._awaited.append((member.header_offset, clips_before))
 
     def take_marks(self) -> list[Mark]:
@@ -126,25 +158,49 @@ class SpanReading:
             report=self._report if whole else None,
             rows=self.rows if learned else None,
             sha256=self._source.sha256 if whole and isinstance(self._source, DigestingSource) else None,
+            bookmark=self.bookmark,
             index=self._stream.index() if whole and self._stream is not None else None,
             problem=problem,
         )
 
     def go_on_into(self, span: Span) -> bool:
         """Turn to the span that follows, if it does; return whether no byte need be read twice for it."""
-        if self._cuts is None or self._cuts.finished or span.archive != self.span.archive:
+        if (
+            self._cuts is None
+            or self._cuts.finished
+            or self._known_report is not None
+            or span.archive != self.span.archive
+        ):
             return False
         if self._report is None or self._report.served_until != span.first_byte:
             return False
         self.span = span
-        self.rows, self._by_name = [], {}
-        self._all_known = True
+        self.rows, self._by_name, self.bookmark = [], {}, None
+        self._all_known, self._has_rowless_clip = True, False
         self._awaited.clear()
         return True
 
     @property
     def _report(self) -> CutReport | None:
+        if self._known_report is not None:
+            return self._known_report
         return self._cuts.reports[-1] if self._cuts is not None and self._cuts.reports else None
+
+    def _members_ahead(self) -> Iterator[AnyMember]:
+        """Yield the members that a run before this one has met, from the mark on."""
+        ahead, self._ahead = self._ahead, []
+        for row in ahead:
+            holding = self._holding(row)
+            if holding is not None:
+                yield RowMember(name=row.name, row=holding, _source=self._source)
+            else:
+                yield LostLink(name=row.name, problem=f"a hard link to {row.link_target}")
+
+    def _holding(self, row: IndexRow | None) -> IndexRow | None:
+        """Return the row that holds a member's bytes: of a hard link, the one that it links to."""
+        while row is not None and row.kind is MemberKind.HARD_LINK:
+            row = self._by_name.get(normal_name(row.link_target or ""))
+        return row
 
     def _learn(self, *, now: bool = False) -> None:
         reader = self._cuts or self._stream
@@ -152,15 +208,14 @@ class SpanReading:
         for learned in reader.take_rows(now=now):
             row = learned.row
             self.rows.append(row)
+            self.bookmark = None if self._has_rowless_clip else learned.bookmark
             self._by_name[normal_name(row.name)] = row
             while self._awaited and self._awaited[0][0] < row.header_offset:
                 self._awaited.popleft()
             if self._awaited and self._awaited[0][0] == row.header_offset:
                 self._marks.append(Mark(clips=self._awaited.popleft()[1], bookmark=learned.bookmark))
 
-    def _linked(self, member: Member, target: str) -> Member | LinkedMember:
+    def _linked(self, member: Member, target: str) -> Member | RowMember:
         self._learn(now=True)
-        row = self._by_name.get(normal_name(target))
-        while row is not None and row.kind is MemberKind.HARD_LINK:
-            row = self._by_name.get(normal_name(row.link_target or ""))
-        return member if row is None else LinkedMember(name=member.name, row=row, _source=self._source)
+        row = self._holding(self._by_name.get(normal_name(target)))
+        return member if row is None else RowMember(name=member.name, row=row, _source=self._source)

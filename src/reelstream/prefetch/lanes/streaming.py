@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from reelstream.archive import IndexRow, Member
 from reelstream.archive.cuts.report import CutReport
 from reelstream.cache import allocated_bytes
 from reelstream.cancel import Cancellation
 from reelstream.catalog import Catalog
 from reelstream.errors import ArchiveError
 from reelstream.prefetch.lanes.host import ArchiveSource, StreamingHost, identity_of
+from reelstream.prefetch.lanes.known_part import KnownPart
 from reelstream.prefetch.lanes.paced import PacedSource
-from reelstream.prefetch.lanes.reading import LinkedMember, SpanReading
+from reelstream.prefetch.lanes.reading import AnyMember, RowMember, SpanReading
 from reelstream.prefetch.state import LaneState, Mark
 from reelstream.prefetch.windows import ResidentClip, Window
 from reelstream.schedule import WindowFormer
@@ -23,8 +23,8 @@ _QUOTA_MARGIN_BYTES = 1 << 18
 
 _CUT_SHORT = "cut short with its archive"
 
-KnownRows = Callable[[Span, Mark], Sequence[IndexRow] | None]
-"""Gives the rows of a span before a mark, where they were kept."""
+FindKnownPart = Callable[[Span, Mark], KnownPart | None]
+"""Gives what a run before this one has learned of a span that is gone on with at a mark."""
 
 
 class StreamingLane:
@@ -38,7 +38,7 @@ class StreamingLane:
         catalog: Says which members are clips.
         source: Where compressed bytes come from.
         later_cuts: Tells where the cuts of an archive begin that come after a span.
-        known_rows: Gives the rows before the place where a resumed span is entered.
+        known_part: Gives what was learned of a span that is gone on with.
         mean_clip_bytes: Tells the mean size of a clip of a span's archive.
         host: Where clips and windows go to.
         cancellation: Calls the reading off.
@@ -54,7 +54,7 @@ class StreamingLane:
         catalog: Catalog,
         source: ArchiveSource,
         later_cuts: Callable[[Span], Sequence[int]],
-        known_rows: KnownRows,
+        known_part: FindKnownPart,
         mean_clip_bytes: Callable[[Span], float],
         host: StreamingHost,
         cancellation: Cancellation,
@@ -66,7 +66,7 @@ class StreamingLane:
         self._catalog = catalog
         self._source = source
         self._later_cuts = later_cuts
-        self._known_rows = known_rows
+        self._known_part = known_part
         self._mean_clip_bytes = mean_clip_bytes
         self._host = host
         self._cancellation = cancellation
@@ -150,7 +150,7 @@ class StreamingLane:
             source,
             later_cuts=self._later_cuts(span),
             mark=mark,
-            known_before=self._known_rows(span, mark) if mark else None,
+            known=self._known_part(span, mark) if mark else None,
         )
         return self._reading, mark.clips if mark else 0
 
@@ -166,7 +166,7 @@ class StreamingLane:
             return None
         return int((quota - self._num_clips) * self._mean_clip_bytes(span)) + _QUOTA_MARGIN_BYTES
 
-    def _take(self, number: int, member: Member | LinkedMember, ordinal: int, num_met: int) -> None:
+    def _take(self, number: int, member: AnyMember, ordinal: int, num_met: int) -> None:
         """Put a member into its window."""
         self._cancellation.raise_if_cancelled()
         # Counted in 4 KiB blocks on every machine, so that windows do not depend on the file system.
@@ -190,8 +190,8 @@ class StreamingLane:
                 identity = identity_of(self._spans[ordinal].archive, member.name)
                 clip.file = self._host.write(self._lane, window.number, member, identity)
         except ArchiveError as error:
-            clip.problem = f"its bytes cannot be had: {error.fact}" if isinstance(member, LinkedMember) else _CUT_SHORT
-            if not isinstance(member, LinkedMember):
+            clip.problem = f"its bytes cannot be had: {error.fact}" if isinstance(member, RowMember) else _CUT_SHORT
+            if not isinstance(member, RowMember):
                 raise
         finally:
             if clip.file is not None or clip.problem is not None:
@@ -235,6 +235,6 @@ class StreamingLane:
             return
         window.reports, self._reports = self._reports, []
         if self._reading is not None:
-            self._host.learned(self._reading.span, self._reading.rows)
+            self._host.learned(self._reading.span, self._reading.rows, self._reading.bookmark)
         self._former.close()
         self._host.close_window(self._lane, window)
