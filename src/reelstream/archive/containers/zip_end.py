@@ -132,7 +132,6 @@ def _end_place(content: bytes) -> int | None:
                 return place
             if comment_bytes < beyond_bytes and fitting is None:
                 fitting = place
-        # The next one may begin in the last bytes of this signature's search only if it lies wholly before it.
     return fitting
 
 
