@@ -19,6 +19,7 @@ from reelstream.archive.cuts.report import CutReport, settled
 from reelstream.archive.seek.index import ArchiveIdentity, Verification
 from reelstream.archive.seek.member_range import read_member
 from reelstream.archive.source import BytesSource
+from reelstream.errors import ArchiveError
 
 SIZES = [40_000, 150_000, 3_000, 260_000, 0, 90_000, 512, 120_000, 400_000, 60_000, 75_000, 200_000, 130_000]
 
@@ -196,3 +197,49 @@ def test_learning_changes_nothing_of_what_a_reader_finds(writer: str, what: str,
                 found.append([(member.name, digest(b"".join(member.chunks()))) for member in reader.members()])
         found.append(reader.reports)
     assert found[: len(found) // 2] == found[len(found) // 2 :]
+
+
+LIES = st.one_of(
+    st.integers(-10, 1 << 61),
+    st.integers(0, 5_000_000),
+    st.none(),
+    st.booleans(),
+    st.text(max_size=5),
+    st.lists(st.integers(0, 4_000_000), max_size=3),
+    st.just({}),
+)
+
+
+@functools.cache
+def bookmarks() -> list[dict[str, Any]]:
+    content, _ = packed("gzip -6", "clips")
+    with CutReader(BytesSource(content), 0, [len(content) // 2], learn=True) as reader:
+        for _ in reader.members():
+            pass
+        return [as_saved(each.bookmark) for each in reader.take_rows()]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    number=st.integers(0, 4),
+    lies=st.lists(st.tuples(st.integers(0, 30), LIES), min_size=1, max_size=3),
+    learn=st.booleans(),
+)
+def test_a_bookmark_that_lies_is_refused_or_leads_to_an_end(
+    number: int, lies: list[tuple[int, Any]], learn: bool
+) -> None:
+    content, members = packed("gzip -6", "clips")
+    data = json.loads(json.dumps(bookmarks()[number]))
+    places: list[tuple[Any, Any]] = [(data, key) for key in data]
+    places += [(data["point"], key) for key in data["point"]]
+    places += [(segment, key) for segment in data["segments"] for key in segment]
+    for place, lie in lies:
+        holder, key = places[place % len(places)]
+        holder[key] = lie
+    try:
+        bookmark = Bookmark.from_json(data)
+        with CutReader(BytesSource(content), 0, [len(content) // 2], learn=learn, resume=bookmark) as reader:
+            assert sum(1 for _ in reader.members()) <= len(members)
+            reader.take_rows(now=True)
+    except ArchiveError:
+        pass
