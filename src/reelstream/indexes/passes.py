@@ -119,12 +119,16 @@ class ArchivePass:
         known = {cut.first_byte: cut for cut in self._store.cuts(self._archive)}
         # Read by one pass from its first byte on, the file is held against its SHA-256 too.
         whole = None if known else WholeDigest(self._source)
+        # To stop at the others would cost a border each, for nothing.
+        whole_cuts = [
+            cut.first_byte for cut in known.values() if cut.report is not None and cut.report.owns_none is None
+        ]
         chain: list[tuple[CutReport, Sequence[IndexRow]]] = []
         first_byte = 0
         while first_byte < self._archive.size_bytes:
             cut = known.get(first_byte)
             if cut is None or cut.report is None:
-                cut = yield from self._read_cut(whole or self._source, first_byte, cut, later_cuts=sorted(known))
+                cut = yield from self._read_cut(whole or self._source, first_byte, cut, later_cuts=whole_cuts)
             report = cut.report
             assert report is not None
             if report.owns_none is not None or report.served_until <= first_byte:
