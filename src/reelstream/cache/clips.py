@@ -106,6 +106,11 @@ class ClipCache:
         with self._lock:
             return sum(clip.reserved_bytes for clip in self._survivors.values())
 
+    def has_survivor(self, identity: str) -> bool:
+        """Whether a killed run has left a clip that nobody has adopted."""
+        with self._lock:
+            return identity in self._survivors
+
     def cost_bytes(self, size_bytes: int) -> int:
         """Return what a clip of this size takes on disk."""
         return allocated_bytes(size_bytes, self._block_bytes)

@@ -34,13 +34,15 @@ class IndexKeeper:
         self._telemetry = telemetry
         self._told = False
 
-    def known_part(self, span: Span, mark: Mark) -> KnownPart | None:
+    def known_part(self, span: Span, mark: Mark | None) -> KnownPart | None:
         """Return what an earlier run has learned of a span; None where its rows before the mark are not whole."""
         if span.archive.file.sha256 is None:
             return None
         cut = self._store.find_cut(span.archive, span.first_byte)
-        offset = mark.bookmark.header_offset
-        if cut is None or not any(row.header_offset == offset for row in cut.rows):
+        if cut is None or not cut.rows:
+            return None
+        offset = cut.rows[0].header_offset if mark is None else mark.bookmark.header_offset
+        if not any(row.header_offset == offset for row in cut.rows):
             return None
         before = [row for row in cut.rows if row.header_offset < offset]
         ahead = list(cut.rows[len(before) :])

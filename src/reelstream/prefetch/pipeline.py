@@ -472,6 +472,10 @@ class EpochPipeline:
                     self._intake.wait()
             return True
 
+    def survives(self, identity: str | None) -> bool:
+        """Whether a killed run has left a clip. See `StreamingHost`."""
+        return identity is not None and self._cache.has_survivor(identity)
+
     def meet(self, lane: int, clip: ResidentClip) -> None:
         """A clip is on disk, or known to be bad. See `StreamingHost`."""
         with self._lock:

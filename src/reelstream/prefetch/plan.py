@@ -60,7 +60,7 @@ class EpochPlan:
 class Learned(Protocol):
     """Keeps what readers learn of archives."""
 
-    def known_part(self, span: Span, mark: Mark) -> KnownPart | None:
+    def known_part(self, span: Span, mark: Mark | None) -> KnownPart | None:
         """Return what an earlier run has learned of a span; None where its rows before the mark are not whole."""
         ...
 
@@ -86,7 +86,7 @@ class Learned(Protocol):
 class LearnNothing:
     """Keeps nothing: for archives that nobody could find again."""
 
-    def known_part(self, span: Span, mark: Mark) -> KnownPart | None:  # noqa: ARG002
+    def known_part(self, span: Span, mark: Mark | None) -> KnownPart | None:  # noqa: ARG002
         """Return nothing."""
         return None
 

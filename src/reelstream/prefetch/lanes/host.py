@@ -108,6 +108,10 @@ class LaneHost(RangeHost, Protocol):
 class StreamingHost(LaneHost, Protocol):
     """What a reader of unknown members asks: windows are closed once their clips are there."""
 
+    def survives(self, identity: str | None) -> bool:
+        """Whether a killed run has left a clip, which nobody has taken over yet."""
+        ...
+
     def meet(self, lane: int, clip: ResidentClip) -> None:
         """A clip is on disk, or known to be bad."""
         ...

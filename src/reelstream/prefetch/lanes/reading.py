@@ -107,7 +107,8 @@ class SpanReading:
         """Where members of the span lie, in order, as far as is known."""
         self.bookmark: Bookmark | None = None
         """At the last of these rows; None where some clip among them has none."""
-        self._all_known = mark is None or known is not None
+        self.all_known = mark is None or known is not None
+        """Whether these are all rows from the span's beginning on."""
         self._has_rowless_clip = False
         self._by_name = {normal_name(row.name): row for row in self.rows}
 
@@ -150,7 +151,7 @@ class SpanReading:
         """Return what came of the span, once all its members were taken or a problem ended the reading."""
         self._learn()
         whole = problem is None
-        learned = whole and self._all_known and self._cuts is not None and not self._cuts.problem
+        learned = whole and self.all_known and self._cuts is not None and not self._cuts.problem
         return SpanResult(
             span=self.span,
             clips=clips,
@@ -176,7 +177,7 @@ class SpanReading:
             return False
         self.span = span
         self.rows, self._by_name, self.bookmark = [], {}, None
-        self._all_known, self._has_rowless_clip = True, False
+        self.all_known, self._has_rowless_clip = True, False
         self._awaited.clear()
         return True
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import time
 from collections.abc import Callable, Sequence
 
 from reelstream.archive.cuts.report import CutReport
@@ -21,10 +23,13 @@ from reelstream.types import Span
 # A ranged read for the last clips of a quota asks for a little more than they have on average.
 _QUOTA_MARGIN_BYTES = 1 << 18
 
+# What is learned of a span is written anew as it grows: this share of a lane's time may go into it.
+_MOST_KEEPING_SHARE = 0.03
+
 _CUT_SHORT = "cut short with its archive"
 
-FindKnownPart = Callable[[Span, Mark], KnownPart | None]
-"""Gives what a run before this one has learned of a span that is gone on with at a mark."""
+FindKnownPart = Callable[[Span, Mark | None], KnownPart | None]
+"""Gives what a run before this one has learned of a span, which is gone on with at a mark or at its beginning."""
 
 
 class StreamingLane:
@@ -76,6 +81,9 @@ class StreamingLane:
         self._mark: tuple[int, Mark] | None = None
         self._reports: list[tuple[str, CutReport]] = []
         self._num_clips = state.clips
+        self._is_resumed = state.slot > 0
+        self._num_kept = 0
+        self._keep_next_s = 0.0
 
     def run(self) -> None:
         """Read the lane to its end, or until no more clips are wanted of it.
@@ -94,7 +102,7 @@ class StreamingLane:
             self._stop_reading()
         if self._forming is not None:
             # Nothing follows: a state at the window's end shall not have the last span read again to find that out.
-            self._forming.end_span, self._forming.end_member = len(self._spans), 0
+            self._forming.end_span, self._forming.end_member, self._forming.end_mark = len(self._spans), 0, None
             self._close_window()
 
     def _read_span(self, ordinal: int) -> bool:
@@ -114,11 +122,12 @@ class StreamingLane:
                 reading.note_clip(member, num_met)
                 num_met += 1
                 clips.append(clip)
-                if num_met > num_before:
+                is_taken = num_met > num_before
+                if is_taken:
                     self._take(clip, member, ordinal, num_met)
-                    if not self._more_wanted():
-                        return False
                 self._note_marks(reading, ordinal)
+                if is_taken and not self._more_wanted():
+                    return False
         except ArchiveError as error:
             problem = error
         self._note_marks(reading, ordinal)
@@ -135,6 +144,7 @@ class StreamingLane:
         if self._reading is not None and self._reading.go_on_into(span):
             return self._reading, 0
         self._stop_reading()
+        self._num_kept = 0
         mark = self._state.mark if ordinal == self._state.span else None
         source = PacedSource(
             span.archive,
@@ -150,9 +160,20 @@ class StreamingLane:
             source,
             later_cuts=self._later_cuts(span),
             mark=mark,
-            known=self._known_part(span, mark) if mark else None,
+            known=self._useful_part(span, mark),
         )
         return self._reading, mark.clips if mark else 0
+
+    def _useful_part(self, span: Span, mark: Mark | None) -> KnownPart | None:
+        """Return what is known of a span, where that saves bytes: members ahead come from disk, or singly by range."""
+        known = self._known_part(span, mark) if self._is_resumed else None
+        if known is None:
+            return None
+        survive = (row for row in known.ahead if self._host.survives(identity_of(span.archive, row.name)))
+        surviving_bytes = sum(row.size_bytes for row in survive)
+        if 2 * surviving_bytes >= sum(row.size_bytes for row in known.ahead) > 0:
+            return known
+        return dataclasses.replace(known, ahead=(), bookmark=None, report=None) if mark else None
 
     def _stop_reading(self) -> None:
         reading, self._reading = self._reading, None
@@ -197,19 +218,34 @@ class StreamingLane:
             if clip.file is not None or clip.problem is not None:
                 self._host.meet(self._lane, clip)
                 window.clips.append(clip)
+                if window.end_span != ordinal:
+                    # What is known so far is a place in the span before.
+                    window.end_mark = self._latest_mark(ordinal)
                 window.end_span, window.end_member = ordinal, num_met
                 self._num_clips += 1
         if self._former.add(size_bytes):
             self._close_window()
 
     def _new_window(self, ordinal: int, num_before: int) -> Window:
-        window = Window(number=self._former.window, span=ordinal, member=num_before, clips_before=self._num_clips)
-        if self._mark is not None and self._mark[0] == ordinal:
-            window.mark = self._mark[1]
-        elif ordinal == self._state.span:
-            window.mark = self._state.mark
+        mark = self._latest_mark(ordinal)
+        window = Window(
+            number=self._former.window,
+            span=ordinal,
+            member=num_before,
+            clips_before=self._num_clips,
+            end_span=ordinal,
+            end_member=num_before,
+            mark=mark,
+            end_mark=mark,
+        )
         self._recent = [*self._recent[-1:], window]
         return window
+
+    def _latest_mark(self, ordinal: int) -> Mark | None:
+        """Return from where the next clip of a span can be read, as far as that is known."""
+        if self._mark is not None and self._mark[0] == ordinal:
+            return self._mark[1]
+        return self._state.mark if ordinal == self._state.span else None
 
     def _note_marks(self, reading: SpanReading, ordinal: int) -> None:
         """Note from where windows can be read again: from the last clip at or before each that is known so far."""
@@ -220,6 +256,18 @@ class StreamingLane:
                     window.mark = mark
                 if window.end_span == ordinal and mark.clips <= window.end_member:
                     window.end_mark = mark
+
+    def _keep_learned(self, *, now: bool = False) -> None:
+        """Have the rows kept that are known so far, as often as takes little time, or now."""
+        reading = self._reading
+        if reading is None or not reading.all_known or len(reading.rows) == self._num_kept:
+            return
+        started_s = time.monotonic()
+        if now or started_s >= self._keep_next_s:
+            self._host.learned(reading.span, reading.rows, reading.bookmark)
+            ended_s = time.monotonic()
+            self._num_kept = len(reading.rows)
+            self._keep_next_s = ended_s + (ended_s - started_s) / _MOST_KEEPING_SHARE
 
     def _more_wanted(self) -> bool:
         """Return whether the lane shall give another clip; its window ends where it must wait to be told."""
@@ -234,7 +282,6 @@ class StreamingLane:
         if window is None:
             return
         window.reports, self._reports = self._reports, []
-        if self._reading is not None:
-            self._host.learned(self._reading.span, self._reading.rows, self._reading.bookmark)
+        self._keep_learned(now=True)
         self._former.close()
         self._host.close_window(self._lane, window)
