@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +17,7 @@ from clips_hub_kit import (
     MORE_PATH,
     PACKED_PATH,
     PLAIN_PATH,
+    REPO_ID,
     SHORTS_PATH,
     Client,
     write_repository,
@@ -88,6 +92,21 @@ def test_archives_that_are_not_known_are_told_with_the_command_that_learns_them(
     assert client.bytes_of(SHORTS_PATH) == client.bytes_of(PLAIN_PATH) == 0
     assert client.run("find", "*") == 0
     assert client.bytes_of(PACKED_PATH) == 0
+
+
+def test_a_reader_who_has_seen_enough_causes_no_complaint(indexed: Client) -> None:
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    try:
+        found = subprocess.run(
+            [sys.executable, "-m", "reelstream", "find", REPO_ID, "*", *indexed.options],
+            stdout=write_end,
+            stderr=subprocess.PIPE,
+            check=False,
+        )
+    finally:
+        os.close(write_end)
+    assert (found.returncode, found.stderr) == (141, b"")
 
 
 def test_a_name_of_several_lines_stays_on_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

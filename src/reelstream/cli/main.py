@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 from typing import cast
@@ -24,6 +25,8 @@ COMMANDS = {
 
 EXIT_ERROR = 1
 EXIT_INTERRUPTED = 130
+# What shells report of a process that SIGPIPE ended.
+EXIT_READER_LEFT = 141
 
 
 def _load(name: str) -> Command:
@@ -88,4 +91,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def entry_point() -> None:
     """Run the command line and leave the process with its exit code."""
-    sys.exit(main())
+    try:
+        code = main()
+        # Here, so that a reader who has left is noticed where it can be handled.
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # As with `| head`: who reads has seen enough. What is left goes nowhere, or the interpreter would complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = EXIT_READER_LEFT
+    sys.exit(code)

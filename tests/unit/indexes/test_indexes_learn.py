@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -170,6 +171,22 @@ def test_a_begun_pass_and_the_cuts_of_a_training_run_are_put_together(tmp_path: 
     assert [row.name for row in found.index] == list(CUT_FILES)
     assert _read(found.index, CUT_CONTENT) == CUT_FILES
     assert found.index.verification is Verification.CHECKSUM
+
+
+def test_two_runs_at_once_in_one_folder_both_end_well(tmp_path: Path) -> None:
+    shelves = [Shelf(CONTENTS) for _ in range(2)]
+
+    def run(shelf: Shelf) -> list[ArchiveOutcome]:
+        return learn(shelf.archives, shelf.open, _store(tmp_path), connections=2)
+
+    with ThreadPoolExecutor(2) as runs:
+        for found in runs.map(run, shelves):
+            assert {each.outcome for each in found} <= {Outcome.LEARNED, Outcome.KNOWN}
+    assert {Path(name).suffix for name in names_in(tmp_path / "indexes")} == {".reelindex"}
+    for archive in shelves[0].archives[:3]:
+        index = _store(tmp_path).find(archive)
+        assert index is not None
+        assert _read(index, CONTENTS[archive.path]) == FILES[archive.path]
 
 
 # ---------------------------------------------------------------------- what fails
