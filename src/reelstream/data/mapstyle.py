@@ -15,6 +15,7 @@ from reelstream.data.sample import Sample, make_sample
 from reelstream.errors import ConfigError, OutOfReachError
 from reelstream.prefetch.board import Served
 from reelstream.prefetch.pipeline import EpochPipeline
+from reelstream.prefetch.state import EpochState
 from reelstream.telemetry import events
 from reelstream.types import DecodedClip
 
@@ -50,6 +51,8 @@ class StreamingLLaVAVideo(Dataset[Sample]):
     def _set_up(self, stream: StreamingVideoDataset) -> None:
         self._stream = stream
         self._pipeline: EpochPipeline | None = None
+        # One for all passes: what the first one learns of the archives would choose other spans, in another order.
+        self._start: EpochState | None = None
         self._next = 0
         self._over = False
         self._within_reach: dict[int, Served] = {}
@@ -95,6 +98,7 @@ class StreamingLLaVAVideo(Dataset[Sample]):
     def cleanup(self) -> None:
         """Stop all work and delete all clips from disk."""
         self.reset()
+        self._start = None
         self._stream.cleanup()
 
     close = cleanup
@@ -139,7 +143,8 @@ class StreamingLLaVAVideo(Dataset[Sample]):
     def _serve(self) -> Sample:
         if self._pipeline is None:
             session = self._stream.session
-            self._pipeline = session.pipeline(session.start_of(0), keep_until_window_end=True)
+            self._start = self._start or session.start_of(0)
+            self._pipeline = session.pipeline(self._start, keep_until_window_end=True)
             self._pipeline.__enter__()
         ready = None if self._over else self._pipeline.next_sample()
         if ready is None:

@@ -83,6 +83,14 @@ def test_from_the_end_to_the_beginning_starts_the_next_pass(good: Served, option
         assert key(dataset[0]) == first
 
 
+def test_the_next_pass_has_the_same_order_although_all_members_are_known_by_then(
+    good: Served, options: Options
+) -> None:
+    # Blocks of two clips or three: read by them, the clips would come in another order.
+    with make(good, options(good), block_size=150_000) as dataset:
+        assert keys(in_loader(dataset)) == keys(in_loader(dataset))
+
+
 def test_a_jump_ahead_passes_over_what_lies_between(good: Served, options: Options) -> None:
     expected = order_of(good, options(good))
     with make(good, options(good)) as dataset:
