@@ -55,13 +55,13 @@ class StreamingVideoDataset(IterableDataset[Sample]):
         subsets: Its folders to train on; a single name is fine.
         annotations: Kinds of samples to take.
         revision: Branch, tag or commit.
-        cache_dir: Where clips and the catalog live for a while.
+        cache_dir: Where clips live for a while; the catalog and archive indexes stay for later runs.
         disk_budget: The most bytes on disk.
         cache_size: Clips whose samples are shuffled together at a time.
         prefetch: Whether to download ahead.
         shuffle: Whether the order is shuffled.
         seed: Same seed, same order.
-        lanes: Archives read side by side.
+        lanes: Archives, or pieces of archives, read side by side.
         limit: Take this many clips only.
         spans: What is read in one go: `archive`, `cut`, `block`, or `auto`.
         cut_size: Compressed bytes of a cut; None chooses.
@@ -242,7 +242,7 @@ class StreamingVideoDataset(IterableDataset[Sample]):
             self._tell_end(session, current)
 
     def __len__(self) -> int:
-        """Samples of an epoch: all in the catalog; with `limit` or `parts`, as many as so many clips have on average."""
+        """Samples of an epoch: the catalog's; with `limit` or `parts`, as many as so many clips have on average."""
         catalog = self._opened().catalog
         num_clips = catalog.num_clips / self.options.parts
         if self.options.limit is not None:
