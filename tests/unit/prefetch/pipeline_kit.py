@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gzip
 import hashlib
 import io
@@ -24,9 +25,9 @@ from reelstream.cancel import Cancellation
 from reelstream.catalog import Catalog
 from reelstream.errors import DecodeError
 from reelstream.prefetch.pipeline import EpochPipeline
-from reelstream.prefetch.plan import EpochPlan, LearnNothing
+from reelstream.prefetch.plan import EpochPlan, Learned, LearnNothing
 from reelstream.prefetch.state import EpochSettings, EpochState, SpanSettings
-from reelstream.prefetch.values import Decode, PipelineOptions
+from reelstream.prefetch.values import Decode, PipelineOptions, ReadySample
 from reelstream.schedule import WindowLimits, archive_spans, lane_quotas
 from reelstream.telemetry import Sink, Telemetry, events
 from reelstream.types import Archive, DecodedClip, FrameSampling, Position, RepositoryFile, Span, SpanKind
@@ -49,13 +50,15 @@ class MadeMember:
     number: int
     """Of the clip in its subset; of unreferenced members any."""
     size_bytes: int = 100
+    target: int | None = None
+    """Of a hard link: the number of the clip that it links to; None for one to nothing."""
 
     @property
     def name(self) -> str:
         """Its path."""
         return f"{'elsewhere' if self.kind == 'unreferenced' else 'source'}/{self.number}.mp4"
 
-    @property
+    @functools.cached_property
     def content(self) -> bytes:
         """Bytes that tell whose they are, and whether they are whole."""
         body = random.Random(self.number).randbytes(max(0, self.size_bytes - 16))
@@ -70,6 +73,7 @@ class MadeArchive:
     subset: str
     members: tuple[MadeMember, ...]
 
+    @functools.lru_cache(maxsize=64)  # noqa: B019 - few and small
     def packed(self) -> bytes:
         """As tar.gz."""
         buffer = io.BytesIO()
@@ -87,7 +91,8 @@ def _tar_entry(member: MadeMember) -> tuple[tarfile.TarInfo, io.BytesIO | None]:
     if member.kind == "folder":
         info.type = tarfile.DIRTYPE
     elif member.kind == "link":
-        info.type, info.linkname = tarfile.LNKTYPE, "source/other.mp4"
+        info.type = tarfile.LNKTYPE
+        info.linkname = "source/other.mp4" if member.target is None else f"source/{member.target}.mp4"
     else:
         info.size = member.size_bytes
         return info, io.BytesIO(member.content)
@@ -132,16 +137,19 @@ class MadeSource:
         self.data = data
         self.on_chunk = on_chunk
         self.fetched: Counter[str] = Counter()
+        """Bytes that were taken, by path."""
         self.twice: list[str] = []
         self._seed = seed
         self._ends: dict[str, int] = {}
+        self._lock = threading.Lock()
 
     def read(self, archive: Archive, first_byte: int, end_byte: int, cancellation: Cancellation) -> Iterator[bytes]:
         """As an `ArchiveSource`."""
         path = archive.path
         assert 0 <= first_byte < end_byte <= len(self.data[path])
-        if first_byte < self._ends.get(path, 0):
-            self.twice.append(path)
+        with self._lock:
+            if first_byte < self._ends.get(path, 0):
+                self.twice.append(path)
         draw = random.Random(f"{self._seed} {path} {first_byte}")
         while first_byte < end_byte:
             cancellation.raise_if_cancelled()
@@ -149,8 +157,9 @@ class MadeSource:
             size_bytes = min(end_byte - first_byte, draw.choice([1, 37, 1000, 100_000]))
             yield self.data[path][first_byte : first_byte + size_bytes]
             first_byte += size_bytes
-            self.fetched[path] += size_bytes
-            self._ends[path] = first_byte
+            with self._lock:
+                self.fetched[path] += size_bytes
+                self._ends[path] = first_byte
 
 
 def decode_made(path: Path, sampling: FrameSampling) -> DecodedClip:
@@ -209,6 +218,21 @@ class World:
             self.spans.append(spans)
 
     @property
+    def plan(self) -> EpochPlan:
+        """What the lanes read."""
+        return EpochPlan(lanes=self.spans)
+
+    @property
+    def span_settings(self) -> SpanSettings:
+        """What is fixed of that."""
+        return SpanSettings(kind=SpanKind.ARCHIVE)
+
+    @property
+    def num_lanes(self) -> int:
+        """Of the epoch."""
+        return len(self.spans)
+
+    @property
     def catalog(self) -> Catalog:
         """All clips."""
         return made_catalog()
@@ -228,7 +252,7 @@ class World:
     @property
     def smallest_budget_bytes(self) -> int:
         """For clips."""
-        return max(4096, self.largest_clip_bytes) * (len(self.lanes) + 2)
+        return max(4096, self.largest_clip_bytes) * (self.num_lanes + 2)
 
     @property
     def budget_bytes(self) -> int:
@@ -239,7 +263,7 @@ class World:
         """Of windows."""
         return WindowLimits.of(
             cache_size=self.cache_size,
-            num_lanes=len(self.lanes),
+            num_lanes=self.num_lanes,
             clip_budget_bytes=budget_bytes or self.budget_bytes,
         )
 
@@ -252,20 +276,20 @@ class World:
             epoch=2,
             shuffle=True,
             limit=self.limit,
-            spans=SpanSettings(kind=SpanKind.ARCHIVE),
+            spans=self.span_settings,
             tail="skip",
-            num_lanes=len(self.lanes),
+            num_lanes=self.num_lanes,
             window_clips=limits.clips,
             window_bytes=limits.size_bytes,
         )
-        quotas = None if self.limit is None else lane_quotas(self.limit, len(self.lanes), {})
+        quotas = None if self.limit is None else lane_quotas(self.limit, self.num_lanes, {})
         return EpochState.at_start(settings, self.catalog.num_clips, quotas)
 
     def case(self) -> Case:
         """The lanes as the schedule sees them."""
         limits = self.limits()
         return Case(
-            lanes=[self._clips(lane) for lane in self.lanes],
+            lanes=[self.clips_of(lane) for lane in range(self.num_lanes)],
             window_clips=limits.clips,
             window_bytes=limits.size_bytes,
             limit=self.limit,
@@ -286,9 +310,10 @@ class World:
         """Row of the catalog."""
         return self.catalog.samples_of(sample.clip)[sample.sample]
 
-    def _clips(self, lane: Sequence[MadeArchive]) -> list[MadeClip]:
+    def clips_of(self, lane: int) -> list[MadeClip]:
+        """The clips of a lane as it meets them."""
         clips = []
-        for archive in lane:
+        for archive in self.lanes[lane]:
             for member in archive.members:
                 number = self.catalog.find(archive.subset, member.name)
                 if number is None or member.kind == "folder":
@@ -306,6 +331,7 @@ class World:
 class Running:
     """A pipeline and what is around it."""
 
+    world: World
     pipeline: EpochPipeline
     source: MadeSource
     cache: ClipCache
@@ -321,9 +347,16 @@ class Running:
             ready = self.pipeline.next_sample()
             if ready is None:
                 break
-            assert ready.decoded.frames.flat[0] == int(Path(ready.served.clip.record.path).stem) % 256
+            self.check_frames(ready)
             self.order.append((ready.served.position, ready.served.row))
         return self.order[begin:]
+
+    def check_frames(self, ready: ReadySample) -> None:
+        """Make sure that the frames are the clip's, or those of what it is a link to."""
+        number = int(Path(ready.served.clip.record.path).stem)
+        members = [member for lane in self.world.lanes for archive in lane for member in archive.members]
+        numbers = {number, *(member.target for member in members if member.number == number and member.kind == "link")}
+        assert ready.decoded.frames.flat[0] in numbers
 
     def check_disk(self) -> None:
         """Make sure that what lies on disk is inside the budget."""
@@ -337,11 +370,11 @@ class Running:
                 assert size_bytes <= self.budget.total_bytes
                 return
 
-    def assert_nothing_left(self) -> None:
-        """Make sure that no file, no byte in the books and no thread is left."""
-        assert list(self.folder.iterdir()) == []
+    def assert_nothing_left(self, kept: KeptClips) -> None:
+        """Make sure that no file, no byte in the books and no thread is left, but for what is kept."""
+        assert set(self.folder.iterdir()) == {file.path for file in kept.files}
         assert self.cache.check() == []
-        assert self.cache.used_bytes == 0
+        assert self.cache.used_bytes == kept.used_bytes == kept.idle_bytes <= kept.limit_bytes
         assert [thread.name for thread in threading.enumerate() if thread.name.startswith("reelstream-")] == []
 
 
@@ -362,6 +395,9 @@ def running(
     decode: Decode = decode_made,
     source: MadeSource | None = None,
     kept: KeptClips | None = None,
+    cache: ClipCache | None = None,
+    budget: DiskBudget | None = None,
+    learned: Learned | None = None,
     seed: int = 0,
     sinks: Sequence[Sink] = (),
 ) -> Iterator[Running]:
@@ -370,8 +406,9 @@ def running(
     # A state brings its own windows; the room must hold them.
     budget_bytes = budget_bytes or world.budget_bytes
     folder.mkdir(exist_ok=True)
-    budget = DiskBudget(budget_bytes)
-    cache = ClipCache(folder, budget.account("clips"))
+    budget = budget or DiskBudget(budget_bytes)
+    cache = cache or ClipCache(folder, budget.account("clips"))
+    kept = KeptClips(0) if kept is None else kept
     recorder = Recorder()
     source = source or MadeSource(world.data, seed)
     parts: list[Running] = []
@@ -381,18 +418,19 @@ def running(
         return decode(path, sampling)
 
     pipeline = EpochPipeline(
-        plan=EpochPlan(lanes=world.spans),
+        plan=world.plan,
         state=state,
         catalog=world.catalog,
         source=source,
-        learned=LearnNothing(),
+        learned=learned or LearnNothing(),
         cache=cache,
-        kept=kept or KeptClips(0),
+        kept=kept,
         room=Room(
             clip_budget_bytes=budget_bytes,
-            num_lanes=len(world.lanes),
+            num_lanes=world.num_lanes,
             window_bytes=state.settings.window_bytes,
             ahead=prefetch,
+            moving_bytes=budget_bytes - kept.limit_bytes if kept.limit_bytes else None,
         ),
         disk_budget_bytes=budget_bytes,
         options=PipelineOptions(
@@ -407,10 +445,10 @@ def running(
         telemetry=Telemetry(recorder, *sinks),
         decode=decode_and_check,
     )
-    made = Running(pipeline, source, cache, budget, folder, recorder)
+    made = Running(world, pipeline, source, cache, budget, folder, recorder)
     parts.append(made)
     try:
         with pipeline:
             yield made
     finally:
-        made.assert_nothing_left()
+        made.assert_nothing_left(kept)

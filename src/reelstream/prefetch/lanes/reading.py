@@ -87,6 +87,8 @@ class SpanReading:
         known: KnownPart | None,
     ) -> None:
         self.span = span
+        self._later_cuts = later_cuts
+        self._mark = mark
         self._source: PacedSource | DigestingSource = source
         bookmark = mark.bookmark if mark else None
         self._ahead = list(known.ahead) if known is not None else []
@@ -110,7 +112,9 @@ class SpanReading:
         self.all_known = mark is None or known is not None
         """Whether these are all rows from the span's beginning on."""
         self._has_rowless_clip = False
-        self._by_name = {normal_name(row.name): row for row in self.rows}
+        self._held: dict[str, IndexRow | None] = {}
+        for row in known.before if known is not None else ():
+            self._hold(row)
 
     def close(self) -> None:
         """Give up what is being read."""
@@ -176,7 +180,7 @@ class SpanReading:
         if self._report is None or self._report.served_until != span.first_byte:
             return False
         self.span = span
-        self.rows, self._by_name, self.bookmark = [], {}, None
+        self.rows, self._held, self.bookmark = [], {}, None
         self.all_known, self._has_rowless_clip = True, False
         self._awaited.clear()
         return True
@@ -191,17 +195,21 @@ class SpanReading:
         """Yield the members that a run before this one has met, from the mark on."""
         ahead, self._ahead = self._ahead, []
         for row in ahead:
-            holding = self._holding(row)
+            holding = self._hold(row)
             if holding is not None:
                 yield RowMember(name=row.name, row=holding, _source=self._source)
             else:
                 yield LostLink(name=row.name, problem=f"a hard link to {row.link_target}")
 
-    def _holding(self, row: IndexRow | None) -> IndexRow | None:
-        """Return the row that holds a member's bytes: of a hard link, the one that it links to."""
-        while row is not None and row.kind is MemberKind.HARD_LINK:
-            row = self._by_name.get(normal_name(row.link_target or ""))
-        return row
+    def _hold(self, row: IndexRow) -> IndexRow | None:
+        """Note the next row of the span; return the one that holds its member's bytes, None for a link to nothing.
+
+        A link's target is the last member of that name before it, as tar has it: so no links go round in circles.
+        """
+        is_link = row.kind is MemberKind.HARD_LINK
+        holding = self._held.get(normal_name(row.link_target or "")) if is_link else row
+        self._held[normal_name(row.name)] = holding
+        return holding
 
     def _learn(self, *, now: bool = False) -> None:
         reader = self._cuts or self._stream
@@ -210,7 +218,7 @@ class SpanReading:
             row = learned.row
             self.rows.append(row)
             self.bookmark = None if self._has_rowless_clip else learned.bookmark
-            self._by_name[normal_name(row.name)] = row
+            self._hold(row)
             while self._awaited and self._awaited[0][0] < row.header_offset:
                 self._awaited.popleft()
             if self._awaited and self._awaited[0][0] == row.header_offset:
@@ -218,5 +226,44 @@ class SpanReading:
 
     def _linked(self, member: Member, target: str) -> Member | RowMember:
         self._learn(now=True)
-        row = self._holding(self._by_name.get(normal_name(target)))
+        name = normal_name(target)
+        if name not in self._held:
+            self._learn_before()
+        row = self._held.get(name)
         return member if row is None else RowMember(name=member.name, row=row, _source=self._source)
+
+    def _learn_before(self) -> None:
+        """Learn what lies before the mark, where nothing at hand tells, by reading it once.
+
+        Without it a link to what lies there would be a clip for those who read the span in one go, and a loss for those
+        who go on in its middle.
+        """
+        mark, self._mark = self._mark, None
+        if mark is None or self.all_known:
+            return
+        held_behind, self._held = self._held, {}
+        for row in _rows_before(mark.bookmark, self.span, self._source, self._later_cuts):
+            self._hold(row)
+        self._held.update(held_behind)
+
+
+def _rows_before(
+    bookmark: Bookmark, span: Span, source: PacedSource | DigestingSource, later_cuts: Sequence[int]
+) -> Iterator[IndexRow]:
+    """Yield the rows of a span before a bookmark of it, their offsets counted from where this reading begins."""
+    # Another reader may have counted from elsewhere, but for its cut's border.
+    passed_bytes = bookmark.header_offset - bookmark.border_offset
+    is_cut = span.archive.kind is ContainerKind.TAR_GZ
+    with (
+        CutReader(source, span.first_byte, later_cuts, learn=True)
+        if is_cut
+        else open_stream(Container.of(span.archive), source)
+    ) as reader:
+        for _ in reader.members():
+            for learned in reader.take_rows():
+                if learned.row.header_offset - learned.bookmark.border_offset >= passed_bytes:
+                    return
+                yield learned.row
+        for learned in reader.take_rows(now=True):
+            if learned.row.header_offset - learned.bookmark.border_offset < passed_bytes:
+                yield learned.row

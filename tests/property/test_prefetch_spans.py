@@ -1,0 +1,118 @@
+"""Epochs of archives, cuts and blocks: one order whatever the timing, an exact and cheap resume, and nothing left."""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from reelstream.prefetch.state import EpochState
+from reelstream.types import SpanKind
+from unit.prefetch.pipeline_kit import CLIP_FRAMES_BYTES, MadeSource, running
+from unit.prefetch.span_worlds_kit import SpanWorld, media_archive
+
+pytestmark = pytest.mark.timeout(120)
+
+
+@pytest.fixture(autouse=True)
+def _threads_take_turns_often() -> Iterator[None]:
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(2e-5)
+    yield
+    sys.setswitchinterval(before)
+
+
+@st.composite
+def worlds(draw: st.DrawFn) -> SpanWorld:
+    """Few archives, of which there are not many different ones: packing and searching them takes long."""
+    archives = [
+        media_archive(draw(st.integers(0, 5)), subset=subset, num_members=draw(st.sampled_from([6, 16])))
+        for subset in ("aa", "bb")[: draw(st.integers(1, 2))]
+    ]
+    return SpanWorld(
+        [archives],
+        kind=draw(st.sampled_from([SpanKind.CUT, SpanKind.BLOCK, SpanKind.ARCHIVE])),
+        cut_bytes=draw(st.sampled_from([150_000, 300_000, 700_000])),
+        block_bytes=draw(st.sampled_from([1, 250_000, 600_000])),
+        num_wanted_lanes=draw(st.integers(1, 4)),
+        cache_size=draw(st.integers(1, 24)),
+        limit=draw(st.none() | st.integers(1, 30)),
+        seed=draw(st.integers(0, 2)),
+        budget_factor=draw(st.sampled_from([1.0, 1.0, 1.3, 4.0])),
+    )
+
+
+@st.composite
+def ways_of_working(draw: st.DrawFn) -> dict[str, Any]:
+    """What must not change the order."""
+    return {
+        "connections": draw(st.sampled_from([1, 2, 8])),
+        "decode_threads": draw(st.integers(1, 3)),
+        "decoded_memory_bytes": draw(st.sampled_from([0, 4 * CLIP_FRAMES_BYTES, 1 << 20])),
+        "prefetch": draw(st.booleans()),
+        "seed": draw(st.integers(0, 100)),
+    }
+
+
+def through_json(world: SpanWorld, state: EpochState) -> EpochState:
+    return EpochState.from_json(json.loads(json.dumps(state.to_json())), world.catalog.num_clips)
+
+
+@settings(max_examples=40, deadline=None)
+@given(worlds(), ways_of_working())
+def test_spans_of_any_kind_are_served_in_the_one_order_and_leave_nothing(world: SpanWorld, way: dict[str, Any]) -> None:
+    expected, digest = world.expected()
+    with tempfile.TemporaryDirectory() as folder, running(world, Path(folder), **way) as epoch:
+        assert epoch.serve() == expected
+        assert epoch.pipeline.next_sample() is None
+        state = epoch.pipeline.state_after(None)
+    assert state.order_digest == digest
+    assert state.books.delivered == len({row for _, row in expected})
+    assert state.books.delivered + state.books.repeated == len(expected)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    worlds(), ways_of_working(), ways_of_working(), st.lists(st.integers(0, 100), min_size=1, max_size=2).map(sorted)
+)
+def test_spans_of_any_kind_resume_on_an_empty_machine_to_the_quiet_runs_rest(
+    world: SpanWorld, way: dict[str, Any], other_way: dict[str, Any], cuts: list[int]
+) -> None:
+    expected, digest = world.expected()
+    state, done = world.start(), 0
+    for percent in cuts:
+        num_consumed = percent * len(expected) // 100 - done
+        with tempfile.TemporaryDirectory() as folder, running(world, Path(folder), state=state, **way) as epoch:
+            served = epoch.serve(num_consumed + 5)
+            assert served == expected[done : done + len(served)]
+            if num_consumed:
+                state = epoch.pipeline.state_after(served[num_consumed - 1][0])
+        state = through_json(world, state)
+        assert state.num_consumed == done + num_consumed
+        done += num_consumed
+    larger = 2 * world.budget_bytes
+    source = MadeSource(world.data)
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        running(world, Path(folder), state=state, budget_bytes=larger, source=source, **other_way) as epoch,
+    ):
+        assert epoch.serve() == expected[done:]
+        final = epoch.pipeline.state_after(None)
+    assert final.order_digest == digest
+    assert final.books.delivered == len({row for _, row in expected})
+    assert final.num_consumed == len(expected)
+    assert sum(source.fetched.values()) <= world.most_bytes_from(state)
+
+
+@settings(max_examples=30, deadline=None)
+@given(worlds(), ways_of_working(), st.integers(0, 60))
+def test_spans_of_any_kind_left_at_any_moment_leave_nothing(world: SpanWorld, way: dict[str, Any], most: int) -> None:
+    with tempfile.TemporaryDirectory() as folder, running(world, Path(folder), **way) as epoch:
+        epoch.serve(most)
