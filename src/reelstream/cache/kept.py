@@ -117,7 +117,8 @@ class KeptClips:
         kept = self._clips.get(number)
         if kept is not None and kept.file is file:
             return self._end_visit(number, kept)
-        if kept is not None or self.used_bytes + file.reserved_bytes > self.limit_bytes:
+        if kept is not None or self.used_bytes + file.reserved_bytes > self.limit_bytes or not file.reserved_bytes:
+            # A file of no bytes is no clip, and would be kept where nothing shall be.
             return False
         self.restore(number, file)
         return True

@@ -79,7 +79,7 @@ class Intake:
         """Wait for room, write the member and publish it. See `LaneHost`."""
         cost_bytes = self._cache.cost_bytes(member.size_bytes)
         if cost_bytes > self._room.largest_clip_bytes:
-            raise self._too_large(member, cost_bytes)
+            raise self._too_large(member.name, member.size_bytes)
         survivor: ClipFile | None = None
         with self._lock:
             # Reserved only once the lane has its connection back: waiting for that may be called off.
@@ -122,6 +122,9 @@ class Intake:
             file = self._adopted(number, identity)
         if file is None:
             return False
+        if file.reserved_bytes > self._room.largest_clip_bytes:
+            # The epoch that kept it had fewer lanes.
+            raise self._too_large(clip.name, file.size_bytes)
         with self._lock:
             while not self._room.may_admit(lane, clip.window, file.reserved_bytes, in_place=True):
                 with self.pausing(lane):
@@ -243,11 +246,13 @@ class Intake:
         self._room.admit(lane, window, cost_bytes)
         return True
 
-    def _too_large(self, member: IncomingClip, cost_bytes: int) -> BudgetTooSmallError:
-        missing_bytes = self._room.smallest_budget_for(cost_bytes) - self._room.clip_budget_bytes
+    def _too_large(self, name: str, size_bytes: int) -> BudgetTooSmallError:
+        missing_bytes = (
+            self._room.smallest_budget_for(self._cache.cost_bytes(size_bytes)) - self._room.clip_budget_bytes
+        )
         smallest_mb = -(-(self._disk_budget_bytes + missing_bytes) // 10**6)
         return BudgetTooSmallError(
-            f"the clip {member.name} has {format_bytes(member.size_bytes)}; with {self._room.num_lanes} lanes the clip "
+            f"the clip {name} has {format_bytes(size_bytes)}; with {self._room.num_lanes} lanes the clip "
             f"budget of {format_bytes(self._room.clip_budget_bytes)} works with clips up to "
             f"{format_bytes(self._room.largest_clip_bytes)}",
             f"set disk_budget to {smallest_mb}MB or more, or use fewer lanes",
