@@ -67,10 +67,11 @@ class CutLearner:
 
     def reach(self, cut: int) -> None:
         """All before the first byte of a later cut was decompressed, or all before its entry."""
-        if self._rows is not None and self._inflation is not None:
-            place = self._rows.place_for(self._inflation.position)
-            if place is not None:
-                self._restarts[cut] = place
+        if self._inflation is None:
+            return
+        place = self._inflation.place_before_next_header()
+        if place is not None:
+            self._restarts[cut] = place
 
     def expect_header(self, offset: int) -> None:
         """Say where the next header lies, or behind which offset: before what lies ahead of it is decompressed."""
@@ -87,8 +88,6 @@ class CutLearner:
         assert standing is not None
         assert self._rows is not None
         restart = self._restarts.get(standing.watch_from)
-        if restart is not None and (restart.needed_from is None or restart.needed_from > standing.header_offset):
-            restart = None  # the row's own point lies before it
         if (yield from self._rows.pass_member(info, next_header, reader, restart=restart)):
             self._standings.append(standing)
 

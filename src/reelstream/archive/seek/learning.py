@@ -89,12 +89,6 @@ class RowLearner:
         """Say where the next header lies, or behind which offset: before what lies ahead of it is decompressed."""
         self._inflation.stop_at(offset)
 
-    def place_for(self, offset: int) -> Boundary | None:
-        """Return a place from which all that lies from a decompressed offset on can be read, if there is one."""
-        if not self._inflation.has_boundary:
-            return None
-        return self._inflation.ask(self._inflation.boundary_before(offset), offset)
-
     def pass_member(
         self, info: tarfile.TarInfo, next_header: int, reader: ForwardReader, *, restart: Boundary | None = None
     ) -> Generator[Member, None, bool]:
@@ -173,7 +167,8 @@ class RowLearner:
         found = self._inflation.boundary_before(info.offset)
         spacing_bytes = info.size // _LARGE_MEMBER_SHARE if info.size >= _LARGE_MEMBER_BYTES else _LEAST_SPACING_BYTES
         if self._boundary is None or found.output_offset - self._boundary.output_offset >= spacing_bytes:
-            self._boundary = self._inflation.ask(found, info.offset)
+            self._inflation.ask(found, info.offset)
+            self._boundary = found
         return self._boundary
 
 

@@ -6,7 +6,6 @@ most, however large a block, a member or the archive is.
 
 from __future__ import annotations
 
-import dataclasses
 from collections import deque
 from dataclasses import dataclass
 
@@ -164,24 +163,30 @@ class NotingInflation(Inflation):
                 return boundary
         raise AssertionError(f"no boundary is known before byte {offset}")
 
-    def ask(self, boundary: Boundary, needed_from: int) -> Boundary:
+    def ask(self, boundary: Boundary, needed_from: int) -> None:
         """Have a boundary's `point` set as soon as it can be known: 32 KiB further on.
 
-        Returns:
-            The boundary; a copy of it where it was asked for already, for output further on only.
+        Args:
+            boundary: One that may have been asked for before.
+            needed_from: From which decompressed offset on its output is needed; such offsets ascend.
         """
-        if boundary.needed_from is not None and boundary.needed_from > needed_from:
-            boundary = dataclasses.replace(boundary, needed_from=None, point=None)
         if boundary.needed_from is None:
             boundary.needed_from = needed_from
             if boundary.point is None:
                 self._asked.append(boundary)
-        return boundary
+        assert boundary.needed_from <= needed_from, "a place is asked for what was passed over already"
 
-    @property
-    def has_boundary(self) -> bool:
-        """Whether any is known: none is before the first gzip header has passed."""
-        return bool(self._boundaries)
+    def place_before_next_header(self) -> Boundary | None:
+        """Return a boundary that is asked for, from which all can be read from the next header on.
+
+        None where none is known yet: before the first gzip header has passed.
+        """
+        if not self._boundaries:
+            return None
+        needed_from = min(self._stop, self.position)
+        boundary = self.boundary_before(needed_from)
+        self.ask(boundary, needed_from)
+        return boundary
 
     def work_out(self, boundary: Boundary) -> SeekPoint:
         """Set a boundary's `point` with what is known now (all of its window, where that is too little); return it."""
