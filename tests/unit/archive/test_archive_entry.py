@@ -90,6 +90,29 @@ def test_a_bomb_does_not_swell() -> None:
     assert isinstance(find_entry(BytesSource(content), 100_000), NoEntry)
 
 
+def stored_header(size_bytes: int) -> bytes:
+    return struct.pack("<BHH", 0, size_bytes, size_bytes ^ 0xFFFF)
+
+
+def bomb_block() -> bytes:
+    compressor = zlib.compressobj(9, zlib.DEFLATED, -15)
+    return compressor.compress(bytes(4_000_000)) + compressor.flush(zlib.Z_FULL_FLUSH)
+
+
+@pytest.mark.parametrize(
+    "unit",
+    [
+        b"".join(stored_header(5 * left) for left in reversed(range(700))) + bomb_block()[:3800] + b"\7" * 8,
+        b"\x1f\x8b\x08\0\0\0\0\0\0\xff" * 300 + bomb_block()[:3800] + b"\7" * 8,
+        bomb_block()[:3500] + b"\7" * 8,
+    ],
+    ids=["stored blocks that lead to a bomb", "gzip headers before a bomb", "bombs that break"],
+)
+def test_places_that_are_all_but_blocks_are_not_tried_without_end(unit: bytes) -> None:
+    content = unit * (600_000 // len(unit))
+    assert find_entry(BytesSource(content), 1000) == NoEntry(searched_from=1000, reason=NoEntryReason.MISLEADING)
+
+
 def test_damage_before_an_entry_does_not_hide_it_and_damage_after_it_moves_it_on() -> None:
     content = bytearray(WRITERS["python"](TAR))
     entry = find_entry(BytesSource(bytes(content)), 400_000)

@@ -37,8 +37,10 @@ _STEPS = (512, 4096, 1 << 14, 1 << 15)
 _PIECE_BYTES = 1 << 16
 # What all trials of a search may decompress, and what each of them counts for at least: some 60 are made on 64 KiB of
 # media, most of them a kilobyte long. More are made only of bytes that were chosen to mislead.
-_MOST_WORK_BYTES = 1 << 25
+_MOST_WORK_BYTES = 1 << 26
 _LEAST_WORK_BYTES = 1 << 12
+# A compressed byte counts for as many of output: blocks that are nothing but codes take time, and give none.
+_WORK_A_COMPRESSED_BYTE = 4
 _WORK_BYTES_A_CHECK = 1 << 18
 # Within this distance the outer archive's next block begins, behind what it has stored.
 _LARGEST_STORED_BYTES = 65_552
@@ -121,7 +123,7 @@ class Trials:
         except zlib.error:
             return None
         finally:
-            self._work_bytes += max(_LEAST_WORK_BYTES, used, compare.size_bytes)
+            self._count_work(used, compare.size_bytes)
         return Proof(true_from=compare.true_from, window_crc32=compare.window_crc32())
 
     @staticmethod
@@ -156,7 +158,7 @@ class Trials:
         except zlib.error:
             return None
         finally:
-            self._work_bytes += max(_LEAST_WORK_BYTES, len(outputs[0]))
+            self._count_work(used, len(outputs[0]))
         return None
 
     def _pass(self, candidate: Candidate, ends: Sequence[int]) -> _Passed:
@@ -176,7 +178,7 @@ class Trials:
         except zlib.error:
             pass  # what lies behind is not passed
         finally:
-            self._work_bytes += inflation.position
+            self._count_work(at - candidate.byte, inflation.position)
         return passed
 
     def _is_explained(self, glance: _Glance, passed: _Passed) -> bool:
@@ -190,6 +192,9 @@ class Trials:
             return False
         last = np.frombuffer(passed.output[size_bytes - len(glance.output) : size_bytes], np.uint8)
         return bool(np.array_equal(last[glance.known], glance.output[glance.known]))
+
+    def _count_work(self, used_bytes: int, output_bytes: int) -> None:
+        self._work_bytes += max(_LEAST_WORK_BYTES, _WORK_A_COMPRESSED_BYTE * used_bytes, output_bytes)
 
     def _bytes_at(self, byte: int, size_bytes: int) -> memoryview:
         return self._feed.peek(byte + size_bytes)[byte : byte + size_bytes]
