@@ -18,7 +18,8 @@ class Crc32(Protocol):
         ...
 
 
-def _fastest() -> Crc32:
+def fastest_crc32() -> Crc32:
+    """Return zlib-ng's, where it is installed, or else the standard library's."""
     try:
         from zlib_ng.zlib_ng import crc32  # noqa: PLC0415 - an extra
     except ImportError:
@@ -27,4 +28,4 @@ def _fastest() -> Crc32:
     return found
 
 
-crc32 = _fastest()
+crc32 = fastest_crc32()

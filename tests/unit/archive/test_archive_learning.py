@@ -6,8 +6,10 @@ import gzip
 import io
 import json
 import random
+import sys
 import tarfile
 import tracemalloc
+import zlib
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -16,7 +18,7 @@ import pytest
 
 from archive_entry_kit import WRITERS, CountingSource, Files, digest, media, named, take, tar_of
 from archive_index_kit import LIBRARIES, index_pass, inflation
-from reelstream.archive import GunzipReader, read_members
+from reelstream.archive import GunzipReader, checksum, read_members
 from reelstream.archive.cuts.assemble import assemble_index
 from reelstream.archive.cuts.bookmark import Bookmark, LearnedRow
 from reelstream.archive.cuts.cut import CutReader
@@ -190,6 +192,19 @@ def test_the_piece_of_a_reader_gone_on_with_tells_what_was_wrong_before() -> Non
         assert take(reader.members()) == named(CLIPS)[6:]
     assert reader.reports == [report]
     assert not pieces_are_true([reader.reports[0].piece])
+
+
+def test_the_checksum_is_zlibs_whatever_library_counts_it() -> None:
+    data = media(3, 100_000)
+    running = 0
+    for start in range(0, len(data), 777):
+        running = checksum.crc32(memoryview(data)[start : start + 777], running)
+    assert running == checksum.crc32(data) == zlib.crc32(data)
+
+
+def test_without_the_faster_library_the_checksum_is_the_standard_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "zlib_ng.zlib_ng", None)
+    assert checksum.fastest_crc32() is zlib.crc32
 
 
 def test_hard_links_name_their_target_and_other_links_do_not() -> None:

@@ -148,9 +148,9 @@ class RowLearner:
         self._known = self.take()
         while self._open:
             row = self._open[0]
-            restart = self._point_now(row.restart, row.fields["header_offset"])
-            point = restart if row.boundary is row.restart else self._point_now(row.boundary, row.fields["data_offset"])
-            self._close(point, restart)
+            offset = row.fields["header_offset"]
+            restart = self._point_now(row.restart, offset)
+            self._close(self._point_now(row.boundary, offset), restart)
 
     def _close(self, point: SeekPoint, restart: SeekPoint) -> None:
         self._last_point = point
