@@ -15,6 +15,8 @@ from reelstream.archive.cuts.report import CutReport, settled
 from reelstream.prefetch.lanes.host import SpanResult
 from reelstream.types import Archive
 
+_ASTRAY = "it holds another archive, and some cuts were entered inside of that one"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
@@ -41,7 +43,9 @@ class ArchiveLedger:
     def __init__(self, reports: Mapping[str, Sequence[CutReport]]) -> None:
         self._reports = {path: {report.first_byte: report for report in of} for path, of in reports.items()}
         self._clips: dict[str, dict[int, Sequence[int]]] = {}
-        self._closed: set[str] = set()
+        self._counted: dict[
+            str, frozenset[int]
+        ] = {}  # by archive, the cuts whose members are its own, once it is judged
 
     def add(self, result: SpanResult) -> list[Finding]:
         """Take what came of a span; return what is known by that."""
@@ -53,10 +57,14 @@ class ArchiveLedger:
             return []
         reports = self._reports.setdefault(archive.path, {})
         reports[result.report.first_byte] = result.report
+        counted = self._counted.get(archive.path)
+        if counted is not None:
+            late = () if first_byte in counted else tuple(result.clips)
+            return [Finding(archive=archive, problem=_ASTRAY, clips=late)] if late else []
         chain = settled(reports.values())
-        if archive.path in self._closed or not chain or chain[-1].served_until != archive.size_bytes:
+        if not chain or chain[-1].served_until != archive.size_bytes:
             return []
-        self._closed.add(archive.path)
+        self._counted[archive.path] = frozenset(report.first_byte for report in chain)
         return self._judged(archive, chain, result.sha256)
 
     def _judged(self, archive: Archive, chain: list[CutReport], sha256: str | None) -> list[Finding]:
@@ -69,12 +77,11 @@ class ArchiveLedger:
         if sha256 is not None and archive.file.sha256 not in {None, sha256}:
             problem = f"its SHA-256 is {sha256}, and the published one {archive.file.sha256}"
             return [Finding(archive=archive, problem=problem, clips=_all(clips.values()))]
-        counted = {report.first_byte for report in chain}
+        counted = self._counted[archive.path]
         astray = _all(of for first_byte, of in clips.items() if first_byte not in counted)
         findings = [Finding(archive=archive, problem=None, clips=(), reports=tuple(chain), sha256=sha256)]
         if astray:
-            problem = "it holds another archive, and some cuts were entered inside of that one"
-            findings.append(Finding(archive=archive, problem=problem, clips=astray))
+            findings.append(Finding(archive=archive, problem=_ASTRAY, clips=astray))
         return findings
 
 

@@ -353,9 +353,11 @@ class Running:
 
     def check_frames(self, ready: ReadySample) -> None:
         """Make sure that the frames are the clip's, or those of what it is a link to."""
-        number = int(Path(ready.served.clip.record.path).stem)
         members = [member for lane in self.world.lanes for archive in lane for member in archive.members]
-        numbers = {number, *(member.target for member in members if member.number == number and member.kind == "link")}
+        links = [(member.number, member.target) for member in members if member.target is not None]
+        numbers = {int(Path(ready.served.clip.record.path).stem)}
+        for _ in links:
+            numbers |= {target for number, target in links if number in numbers}
         assert ready.decoded.frames.flat[0] in numbers
 
     def check_disk(self) -> None:

@@ -23,7 +23,15 @@ class MadeMember(Member):
     """Bytes of its own."""
 
     def __init__(self, size_bytes: int) -> None:
-        super().__init__(name="clip", size_bytes=size_bytes, problem=None, link_target=None, header_offset=0, _reader=None, _left_bytes=0)  # type: ignore[arg-type]
+        super().__init__(
+            name="clip",
+            size_bytes=size_bytes,
+            problem=None,
+            link_target=None,
+            header_offset=0,
+            _reader=None,  # type: ignore[arg-type]
+            _left_bytes=0,
+        )
 
     def chunks(self) -> Iterator[memoryview]:
         yield memoryview(bytes(self.size_bytes))
