@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -13,6 +15,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from reelstream.cache import ClipCache, DiskBudget
+from reelstream.cache.clips import Survivor
+from reelstream.cache.names import ClipName
 from reelstream.prefetch.state import EpochState
 from reelstream.types import SpanKind
 from unit.prefetch.pipeline_kit import CLIP_FRAMES_BYTES, MadeSource, running
@@ -116,3 +121,44 @@ def test_spans_of_any_kind_resume_on_an_empty_machine_to_the_quiet_runs_rest(
 def test_spans_of_any_kind_left_at_any_moment_leave_nothing(world: SpanWorld, way: dict[str, Any], most: int) -> None:
     with tempfile.TemporaryDirectory() as folder, running(world, Path(folder), **way) as epoch:
         epoch.serve(most)
+
+
+@settings(max_examples=20, deadline=None)
+@given(worlds(), ways_of_working(), ways_of_working(), st.integers(0, 100), st.booleans())
+def test_what_a_killed_run_has_left_is_used_where_it_is_true_and_changes_nothing(
+    world: SpanWorld, way: dict[str, Any], other_way: dict[str, Any], percent: int, torn: bool
+) -> None:
+    expected, digest = world.expected()
+    num_consumed = percent * len(expected) // 100
+    state = world.start()
+    with tempfile.TemporaryDirectory() as killed, tempfile.TemporaryDirectory() as folder:
+        with running(world, Path(killed), **way) as epoch:
+            served = epoch.serve(num_consumed + 5)
+            if num_consumed:
+                state = through_json(world, epoch.pipeline.state_after(served[num_consumed - 1][0]))
+            survivors = copied_survivors(Path(killed), Path(folder))
+        if torn and survivors:
+            path = survivors[0].path
+            path.write_bytes(bytes(path.stat().st_size))
+        budget = DiskBudget(world.budget_bytes)
+        cache = ClipCache(Path(folder), budget.account("clips"))
+        cache.take_over(survivors)
+        source = MadeSource(world.data)
+        with running(world, Path(folder), state=state, budget=budget, cache=cache, source=source, **other_way) as epoch:
+            assert epoch.serve() == expected[num_consumed:]
+            assert epoch.pipeline.state_after(None).order_digest == digest
+
+
+def copied_survivors(killed: Path, folder: Path) -> list[Survivor]:
+    """Copy the whole clips that a running epoch has on disk at this moment."""
+    survivors: list[Survivor] = []
+    for path in list(killed.iterdir()):
+        name = ClipName.parse(path.name)
+        if name is None or name.identity is None:
+            continue
+        with contextlib.suppress(FileNotFoundError):
+            copy = Path(shutil.copy(path, folder / path.name))
+            survivors.append(
+                Survivor(path=copy, number=name.number, identity=name.identity, size_bytes=copy.stat().st_size)
+            )
+    return survivors

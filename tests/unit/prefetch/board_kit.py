@@ -57,6 +57,8 @@ class Case:
     limit: int | None = None
     seed: int = 0
     shuffle: bool = True
+    lengths_are_known: bool = False
+    """Whether the quotas of a limited epoch are set for what the lanes have, from its beginning on."""
 
     @property
     def num_clips(self) -> int:
@@ -104,7 +106,7 @@ def expected_order(case: Case) -> tuple[list[Served], str]:
     formers = [case.former(lane) for lane in range(num_lanes)]
     slots = [0] * num_lanes
     digests = [OrderDigest() for _ in range(num_lanes)]
-    lengths: dict[int, int] = {}
+    lengths = {lane: len(clips) for lane, clips in enumerate(case.lanes)} if case.lengths_are_known else {}
     order: list[Served] = []
     turn = 0
     while True:

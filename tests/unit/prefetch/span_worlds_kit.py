@@ -5,6 +5,7 @@ The model of a cut is what `read_cut` says of it, read by itself; that of a bloc
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import hashlib
 import random
@@ -26,7 +27,7 @@ from reelstream.schedule import (
     order_spans,
 )
 from reelstream.types import Archive, RepositoryFile, Span, SpanKind
-from unit.prefetch.board_kit import MadeClip
+from unit.prefetch.board_kit import Case, MadeClip
 from unit.prefetch.pipeline_kit import SUBSETS, MadeArchive, MadeMember, World
 
 CUT_BYTES = 300_000
@@ -145,6 +146,10 @@ class SpanWorld(World):
         return state
 
     # ------------------------------------------------------------------ the model
+
+    def case(self) -> Case:
+        """The lanes as the schedule sees them."""
+        return dataclasses.replace(super().case(), lengths_are_known=self.is_known)
 
     def index(self, archive: Archive) -> ArchiveIndex:
         """The index of an archive as it was packed."""
