@@ -41,6 +41,7 @@ _MOST_WORK_BYTES = 1 << 26
 _LEAST_WORK_BYTES = 1 << 12
 # A compressed byte counts for as many of output: blocks that are nothing but codes take time, and give none.
 _WORK_A_COMPRESSED_BYTE = 4
+# What the question to the next block counts for: each bit of 64 KiB is looked at.
 _WORK_BYTES_A_CHECK = 1 << 18
 # Within this distance the outer archive's next block begins, behind what it has stored.
 _LARGEST_STORED_BYTES = 65_552
