@@ -21,6 +21,7 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY)
 	$(BIN)/reelstream make-sample data/demo --clips 700 --seed 0 --questions motion
 	$(BIN)/reelstream train configs/demo.yaml --restart
+	$(BIN)/reelstream train configs/demo-parts.yaml --restart
 
 lint: $(READY)
 	$(BIN)/ruff format --check .
@@ -35,4 +36,4 @@ test-slow: $(READY)
 	$(BIN)/pytest -m slow
 
 clean:
-	rm -rf $(VENV) data/demo data/demo_cache runs/demo
+	rm -rf $(VENV) data/demo data/demo_cache data/demo_parts_cache runs/demo runs/demo-parts

@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from reelstream.archive import ByteSource, Member, RangedMember, read_rows
+from reelstream.archive import ByteSource, IndexRow, Member, RangedMember, read_rows
 from reelstream.archive.containers import Container, open_stream
 from reelstream.cancel import Cancellation
 from reelstream.errors import ArchiveError, ConfigError, HubError, ReelstreamError
@@ -31,25 +31,58 @@ class Fetched:
     """What ended it; files of members before are written all the same."""
 
 
-def left_to_fetch(found: Iterable[FoundMember], output: OutputFolder) -> list[WantedMember]:
-    """Return the members that are not in the output folder yet, and where they go.
+@dataclass(slots=True)
+class FetchPlan:
+    """What is to be fetched of the members that were found."""
+
+    wanted: list[WantedMember] = field(default_factory=list)
+    """Members that are not in the output folder, and where they go."""
+    there: list[Path] = field(default_factory=list)
+    """Files that are there already, with the right bytes."""
+    refused: list[ReelstreamError] = field(default_factory=list)
+    """Why others are not written: their names lead out of the folder, or become the same when they are written, or they
+    are hard links to what the archive does not hold before them."""
+
+
+def plan_fetch(found: Iterable[FoundMember], output: OutputFolder) -> FetchPlan:
+    """Return what is to be fetched; nothing is read but files that are there.
 
     Raises:
-        ArchiveError: Where a member's name leads out of the folder.
-        ConfigError: Where another file is in the way, or the bytes of a hard link are not known.
+        ConfigError: Where another file is in the way.
     """
-    wanted = []
+    plan = FetchPlan()
+    taken: dict[Path, FoundMember] = {}
     for each in found:
-        path = output.path_of(each.name)
-        held = each.holding
-        if held is None:
-            raise ArchiveError(
-                f"{each.archive.path}: {each.name} is a hard link to a member that the archive does not hold before it",
-                "tell the archive's publisher",
-            )
-        if not output.holds(path, each.index.row(held)):
-            wanted.append(WantedMember(found=each, path=path))
-    return wanted
+        try:
+            path = output.path_of(each.name)
+            row = _held_row(each)
+            if (other := taken.setdefault(path, each)) is not each:
+                raise _same_path(each, other, path)
+        except ArchiveError as error:
+            plan.refused.append(error)
+            continue
+        if output.holds(path, row):
+            plan.there.append(path)
+        else:
+            plan.wanted.append(WantedMember(found=each, path=path))
+    return plan
+
+
+def _held_row(found: FoundMember) -> IndexRow:
+    held = found.holding
+    if held is None:
+        raise ArchiveError(
+            f"{found.archive.path}: {found.name} is a hard link to a member that the archive does not hold before it",
+            "tell the archive's publisher",
+        )
+    return found.index.row(held)
+
+
+def _same_path(found: FoundMember, other: FoundMember, path: Path) -> ArchiveError:
+    return ArchiveError(
+        f"{found.archive.path}: {found.name!r} would be written to {path}, as {other.name!r} is",
+        "fetch it into another folder, by -o",
+    )
 
 
 def fetch_members(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Container, Iterable, Iterator
@@ -114,6 +115,16 @@ class IndexStore:
                     for file in kept_files(self._folder):
                         remove_file(file.path)
                 self._charge(0)
+
+    def clear(self) -> None:
+        """Remove all that is kept, and the folder where nothing else is in it."""
+        with self._writing:
+            for file in kept_files(self._folder):
+                remove_file(file.path)
+            remove_leftovers(self._folder)
+            # Fails where somebody else's file is inside, or where there is no folder.
+            with contextlib.suppress(OSError):
+                self._folder.rmdir()
 
     # ------------------------------------------------------------------ complete indexes
 

@@ -19,7 +19,7 @@ from reelstream.cache.budget import BLOCK_BYTES, block_bytes_of
 from reelstream.cancel import Cancellation
 from reelstream.catalog import Catalog, SubsetLayout, catalog_folder, select_subsets
 from reelstream.errors import BudgetTooSmallError, StateError
-from reelstream.indexes import IndexStore, set_aside_bytes
+from reelstream.indexes import INDEX_FOLDER, IndexStore, copy_known, set_aside_bytes
 from reelstream.prefetch.catalogs import opened_catalog, remove_unused
 from reelstream.prefetch.lanes.paced import PublishedSource
 from reelstream.prefetch.learned import IndexKeeper
@@ -37,7 +37,6 @@ from reelstream.types import Archive, ContainerKind, Repository, RepositoryFile,
 from reelstream.units import format_bytes
 
 CATALOG_FOLDER = "catalog"
-INDEX_FOLDER = "indexes"
 # Directories grow with the names in them; a run folder of ten thousand clips takes less.
 FOLDERS_BYTES = 1 << 20
 # Below this nothing works: a lane could not hold one block.
@@ -284,21 +283,23 @@ class StreamSession:
     @contextlib.contextmanager
     def _opened_indexes(self) -> Iterator[IndexStore]:
         """Set aside the room of indexes, which follows from the dataset alone, and open those that are at hand."""
-        archives = [
-            archive for layout in self.layouts for archive in layout.archives if archive.kind is not ContainerKind.FILE
-        ]
         account = self.budget.account(INDEX_FOLDER)
-        room_bytes = set_aside_bytes(
-            self.catalog.num_clips, sum(archive.size_bytes for archive in archives), len(archives)
-        )
+        room_bytes = self.index_room_bytes
         # Another dataset of the same run may have its own room in the same account.
         account.set_aside(account.set_aside_bytes + room_bytes)
         try:
             store = IndexStore(self.options.cache_dir / INDEX_FOLDER, account, telemetry=self.telemetry)
-            store.open(archives)
+            store.open(self._indexed_archives)
             yield store
         finally:
             account.set_aside(account.set_aside_bytes - room_bytes)
+
+    @functools.cached_property
+    def _indexed_archives(self) -> list[Archive]:
+        """The archives that an index is kept of: videos by themselves say what they are."""
+        return [
+            archive for layout in self.layouts for archive in layout.archives if archive.kind is not ContainerKind.FILE
+        ]
 
     def _directory(self, archive: Archive) -> ArchiveIndex | None:
         """Return the members that a container names before any of them is read; None where only a pass can tell."""
@@ -357,6 +358,31 @@ class StreamSession:
             # Clips of another part would only take this one's room.
             self.drop_kept()
         return limits
+
+    def save_indexes(self, store: IndexStore) -> bool:
+        """Put what the running epoch's blocks need into another store; return whether all of it is there.
+
+        Raises:
+            DiskError: Where it cannot be written.
+        """
+        before = self._spans_before
+        if before is None or before.kind is not SpanKind.BLOCK:
+            return True
+        return copy_known(self._indexes, store, self._indexed_archives, with_cuts=before.parts > 1)
+
+    def take_indexes(self, store: IndexStore) -> None:
+        """Take over what another store knows of this dataset's archives.
+
+        Raises:
+            DiskError: Where it cannot be written here.
+        """
+        copy_known(store, self._indexes, self._indexed_archives, with_cuts=True)
+
+    @property
+    def index_room_bytes(self) -> int:
+        """The room that indexes of this dataset take at most: a function of the dataset alone."""
+        archives = self._indexed_archives
+        return set_aside_bytes(self.catalog.num_clips, sum(archive.size_bytes for archive in archives), len(archives))
 
     def drop_kept(self) -> None:
         """Delete the clips that are kept for epochs to come; not while an epoch runs."""

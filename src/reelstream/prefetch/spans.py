@@ -17,7 +17,7 @@ from reelstream.archive.seek.index import normal_name
 from reelstream.catalog import Catalog, SubsetLayout
 from reelstream.errors import ConfigError, StateError
 from reelstream.indexes import IndexStore, LearnedCut
-from reelstream.prefetch.options import StreamOptions
+from reelstream.prefetch.options import LEAST_CUT_BYTES, StreamOptions
 from reelstream.prefetch.plan import EpochPlan, KnownArchive
 from reelstream.prefetch.state import EpochSettings, SpanSettings
 from reelstream.schedule import (
@@ -34,6 +34,10 @@ from reelstream.types import Archive, ContainerKind, Span, SpanKind
 
 # Below this many clips a lane, what is entered and not used would outweigh what is.
 _LEAST_CLIPS_OF_LIMITED_LANE = 16
+
+
+_LEAST_CUTS_OF_PART = 4
+"""Of each subset."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +178,11 @@ class SpanPlanner:
         )
         if options.parts == 1:
             return cut_bytes
-        return max(1, min(cut_bytes, *(layout.archive_size_bytes // options.parts for layout in self._layouts)))
+        # Parts of a few large cuts would be of very different sizes.
+        num_cuts = _LEAST_CUTS_OF_PART * options.parts
+        return max(
+            LEAST_CUT_BYTES, min(cut_bytes, *(layout.archive_size_bytes // num_cuts for layout in self._layouts))
+        )
 
     def _part_of(self, epoch: int) -> dict[str, tuple[int, ...]]:
         """Return which parts of each subset an epoch takes."""

@@ -26,6 +26,10 @@ Bound = Literal["network", "decode", "training"]
 """What bounds a run."""
 
 
+_MOST_EPOCH_LINES = 8
+_SPAN_WORDS = {None: "spans of an unknown kind", "archive": "whole archives", "cut": "cuts", "block": "blocks"}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Floor:
     """The least time that each resource needs for the run's work, if it never waited for another."""
@@ -267,6 +271,7 @@ def summary_lines(report: Mapping[str, Any]) -> list[str]:
         f"at most {format_bytes(disk['high_water_bytes'])} on disk, of {budget} allowed",
         f"waited {format_seconds(time['stall_s'])} of {format_seconds(time['wall_s'])} for data",
     ]
+    lines += _epoch_lines(report)
     if report["cache"]["reused_clips"]:
         reused = count(report["cache"]["reused_clips"], "clip")
         lines.append(f"{reused} used again from disk: {format_bytes(network['saved_bytes'])} not fetched")
@@ -278,6 +283,24 @@ def summary_lines(report: Mapping[str, Any]) -> list[str]:
         questions = count(evaluation["num_questions"], "question")
         lines.append(f"accuracy {evaluation['accuracy']:.2f} on {questions} (chance {evaluation['chance']:.2f})")
     return [*lines, *samples["imbalances"], report["verdict_sentence"]]
+
+
+def _epoch_lines(report: Mapping[str, Any]) -> list[str]:
+    """Return a line for each epoch, where there are several and not many."""
+    epochs = report["epochs"]
+    if not 1 < len(epochs) <= _MOST_EPOCH_LINES:
+        return []
+    sent = {epoch["epoch"]: epoch for epoch in report.get("local_hub", {}).get("epochs", ())}
+    lines = []
+    for epoch in epochs:
+        number = epoch["epoch"]
+        line = f"epoch {number}: {epoch['samples']['delivered']:,} samples from {_SPAN_WORDS[epoch['spans']]}, "
+        line += f"{format_bytes(epoch['bytes_received'])} fetched"
+        if number in sent:
+            bytes_sent, requests = sent[number]["bytes_sent"], sent[number]["requests"]
+            line += f" (the local Hub counts {format_bytes(bytes_sent)} in {count(requests, 'request')})"
+        lines.append(line)
+    return lines
 
 
 def write_report(path: Path, report: Mapping[str, Any]) -> None:

@@ -30,6 +30,7 @@ from reelstream.data import StreamingVideoDataset
 from reelstream.data.iterable import at_commit_of
 from reelstream.errors import ConfigError, DiskError, ReelstreamError
 from reelstream.hubserver import HubProcess
+from reelstream.indexes import IndexStore
 from reelstream.telemetry import JsonLinesSink, Telemetry, events
 from reelstream.telemetry.live import Gauges, LiveView
 from reelstream.telemetry.report import build_report, write_report
@@ -39,6 +40,7 @@ from reelstream.train.device import choose_compute
 from reelstream.train.disk import set_checkpoints_aside, set_logs_aside
 from reelstream.train.evaluate import EvaluationResult, Question, evaluate
 from reelstream.train.held_out import HeldOutQuestions
+from reelstream.train.hub_figures import HubFigures
 from reelstream.train.interrupt import Interrupted, Interrupts
 from reelstream.train.loop import TrainingLoop
 from reelstream.train.models import LoadedModel, load_model, load_saved_model
@@ -139,6 +141,8 @@ class _Run:
         self._totals = Totals.from_json(saved, latest) if saved else Totals()
         self._telemetry = Telemetry(self._totals)
         self._log: JsonLinesSink | None = None
+        self._hub_figures: HubFigures | None = None
+        self._saved_indexes: IndexStore | None = None
 
     @property
     def checkpoint_step(self) -> int | None:
@@ -162,7 +166,9 @@ class _Run:
                 self._data, telemetry=self._telemetry, budget=self._budget, progress=progress
             )
         )
-        _ = self._dataset.session
+        session = self._dataset.session
+        if self._folder.checkpoint is not None and self._folder.indexes.is_dir():
+            session.take_indexes(IndexStore(self._folder.indexes, telemetry=self._telemetry))
         if self._options.evaluation.subset is not None:
             self._held_out = self._resources.enter_context(
                 HeldOutQuestions(
@@ -198,6 +204,8 @@ class _Run:
         hub = HubProcess(local.root, bandwidth_bytes_per_s=local.bandwidth, latency_s=local.latency)
         self._resources.enter_context(hub)
         self._data = dataclasses.replace(self._data, endpoint=hub.endpoint)
+        self._hub_figures = HubFigures(hub)
+        self._telemetry.add(self._hub_figures)
 
     def _latest_state(self) -> dict[str, Any] | None:
         """Return the figures as they were last written, which may be later than the checkpoint's."""
@@ -232,6 +240,9 @@ class _Run:
             session=dataset.session,
             lanes=options.data.lanes,
         )
+        account = self._budget.account("saved indexes")
+        account.set_aside(dataset.session.index_room_bytes)
+        self._saved_indexes = IndexStore(self._folder.indexes, account, telemetry=self._telemetry)
         self._store = CheckpointStore(
             self._folder.checkpoints,
             keep=options.checkpoints.keep,
@@ -248,7 +259,7 @@ class _Run:
             samples_per_epoch=len(dataset),
             evaluate=self._evaluator(loaded, dataset),
             evaluate_every_steps=options.evaluation.every_steps,
-            run_state=self._run_state,
+            run_state=self._state_of_checkpoint,
         )
         if self._folder.checkpoint is not None:
             loop.resume(self._folder.checkpoint)
@@ -257,6 +268,13 @@ class _Run:
         _write_small(self._folder.path / CONFIG_FILE, text)
         self._loop = loop
         self.interrupted_by = loop.run().interrupted_by
+
+    def _state_of_checkpoint(self) -> dict[str, Any]:
+        """Return what a checkpoint holds of the run, once what else a resume needs lies beside it."""
+        assert self._dataset is not None
+        assert self._saved_indexes is not None
+        self._dataset.session.save_indexes(self._saved_indexes)
+        return self._run_state()
 
     def _run_state(self) -> dict[str, Any]:
         """Return the figures that a resume goes on from; also kept beside the checkpoints, for what is spent later."""
@@ -337,6 +355,8 @@ class _Run:
             disk_high_water_bytes=self._high_water_bytes,
             num_cores=os.cpu_count() or 1,
         )
+        if self._hub_figures is not None:
+            report["local_hub"] = self._hub_figures.report
         write_report(self._folder.path / REPORT_FILE, report)
         self._run_state()
         return report

@@ -6,6 +6,7 @@ RUN/                 locked (flock on the folder itself) as long as its run live
 ├── events.jsonl     what happened, a line each
 ├── totals.json      the figures so far, so that a resumed run's report covers the whole run
 ├── report.json      what was streamed, what it cost, what bounds it
+├── indexes/         of the archives whose blocks an epoch reads: a resume on an empty machine needs them
 └── checkpoints/     see `checkpoints`
 ```
 
@@ -25,6 +26,7 @@ from types import TracebackType
 from typing import Self
 
 from reelstream.errors import ConfigError, DiskError, StateError
+from reelstream.indexes import IndexStore
 from reelstream.train.checkpoints import Checkpoint, load_newest
 
 CONFIG_FILE, EVENTS_FILE, TOTALS_FILE, REPORT_FILE = "config.yaml", "events.jsonl", "totals.json", "report.json"
@@ -57,6 +59,7 @@ class ClaimedFolder:
             raise ConfigError("--resume and --restart contradict each other", "choose one of them")
         self.path = path
         self.checkpoints = path / "checkpoints"
+        self.indexes = path / "indexes"
         self.checkpoint: Checkpoint | None = None
         """The one that the run goes on from; None where it begins."""
         self._resume = resume
@@ -159,6 +162,7 @@ class ClaimedFolder:
             (self.path / name).unlink(missing_ok=True)
         for entry in ours:
             shutil.rmtree(entry)
+        IndexStore(self.indexes).clear()
         # An earlier run's configuration may be the very one that this run was started with.
         self._new_files = tuple(name for name in _OUR_FILES if not (self.path / name).exists())
 
