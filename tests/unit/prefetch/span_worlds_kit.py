@@ -220,6 +220,9 @@ class SpanWorld(World):
             for ordinal, span in enumerate(spans[lane.span :], lane.span):
                 member = lane.member if ordinal == lane.span else 0
                 most_bytes += self._bytes_behind(span, member)
+                if member and any(made.kind == "link" for made in self._members_of(span)):
+                    # What they link to may lie before the window, and is nowhere at hand.
+                    most_bytes += span.size_bytes
         return most_bytes
 
     def _bytes_behind(self, span: Span, num_clips: int) -> int:

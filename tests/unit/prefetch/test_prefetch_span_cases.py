@@ -15,15 +15,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from reelstream.archive import BytesSource
+from reelstream.archive.cuts.cut import CutReader
 from reelstream.cache import ClipCache, DiskBudget, KeptClips
 from reelstream.cancel import Cancellation, Cancelled
 from reelstream.errors import ArchiveError, BudgetTooSmallError
 from reelstream.prefetch.lanes.host import SpanResult
+from reelstream.prefetch.pipeline import EpochPipeline
 from reelstream.prefetch.plan import LearnNothing
+from reelstream.prefetch.state import Mark
+from reelstream.prefetch.windows import Window
 from reelstream.telemetry import events
-from reelstream.types import Archive, DecodedClip, FrameSampling, SpanKind
+from reelstream.types import Archive, DecodedClip, FrameSampling, Span, SpanKind
 from unit.prefetch.pipeline_kit import MadeArchive, MadeMember, MadeSource, running
-from unit.prefetch.span_worlds_kit import SpanWorld, media_archive
+from unit.prefetch.span_worlds_kit import ROW_LAG_BYTES, SpanWorld, media_archive
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -310,6 +315,59 @@ def test_a_link_has_the_bytes_of_the_last_member_of_that_name_before_it(tmp_path
         assert epoch.serve() == world.expected()[0]
         lost = set(epoch.pipeline.state_after(None).books.quarantined_clips)
     assert lost == {"aa/source/2.mp4"}
+
+
+# ---------------------------------------------------------------------- where reading can go on
+
+
+@pytest.mark.parametrize("cache_size", [2, 3, 4, 5])
+def test_the_marks_of_a_closed_window_are_places_in_its_spans(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cache_size: int
+) -> None:
+    # Cuts in the order they lie, so that one reader goes through all of them, and windows that reach over several.
+    world = world_of(SpanKind.CUT, *clips(0, 20), lanes=1, cut_bytes=130_000, cache_size=cache_size, budget_factor=8)
+    world.spans[0].sort(key=lambda span: span.first_byte)
+    windows: list[Window] = []
+    close = EpochPipeline.close_window
+
+    def note_and_close(pipeline: EpochPipeline, lane: int, window: Window) -> None:
+        # As a consumer finds it that uses the window up at once.
+        windows.append(dataclasses.replace(window))
+        close(pipeline, lane, window)
+
+    monkeypatch.setattr(EpochPipeline, "close_window", note_and_close)
+    with running(world, tmp_path) as epoch:
+        assert epoch.serve() == world.expected()[0]
+    marks = {(window.span, window.mark): window.member for window in windows if window.mark is not None}
+    marks |= {(window.end_span, window.end_mark): window.end_member for window in windows if window.end_mark}
+    assert len(marks) > 3
+    for (ordinal, mark), member in marks.items():
+        assert mark.clips <= member
+        assert met_from(world, world.spans[0][ordinal], mark) == [
+            clip.path for clip in world.clips_in(world.spans[0][ordinal])[mark.clips :]
+        ]
+
+
+@pytest.mark.parametrize("prefetch", [True, False])
+@pytest.mark.parametrize("cache_size", [1, 6])
+def test_a_state_knows_a_place_not_far_before_each_lanes_window(
+    tmp_path: Path, prefetch: bool, cache_size: int
+) -> None:
+    world = world_of(SpanKind.ARCHIVE, *clips(0, 40), cache_size=cache_size)
+    # The clip itself, and those within which its row becomes known.
+    most_clips = 1 + -(-ROW_LAG_BYTES // 60_000)
+    with running(world, tmp_path, prefetch=prefetch) as epoch:
+        while (ready := epoch.pipeline.next_sample()) is not None:
+            (lane,) = epoch.pipeline.state_after(ready.served.position).lanes
+            if not lane.span:
+                assert lane.member - (lane.mark.clips if lane.mark else 0) <= most_clips
+
+
+def met_from(world: SpanWorld, span: Span, mark: Mark) -> list[str]:
+    """The clips of a span that a reader meets which goes on at a mark."""
+    later = world.plan.later_cuts(span)
+    with CutReader(BytesSource(world.data[PATH]), span.first_byte, later, resume=mark.bookmark) as reader:
+        return [member.name for member in reader.members()]
 
 
 # ---------------------------------------------------------------------- clips that stay
