@@ -12,11 +12,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from reelstream.archive import ArchiveIndex, IndexRow, MemberKind
-from reelstream.archive.seek.index import normal_name
+from reelstream.archive import ArchiveIndex
 from reelstream.catalog import Catalog, SubsetLayout
 from reelstream.errors import ConfigError, StateError
-from reelstream.indexes import IndexStore, LearnedCut
+from reelstream.indexes import IndexStore
+from reelstream.prefetch.learned_rows import LearnedRows
 from reelstream.prefetch.options import LEAST_CUT_BYTES, StreamOptions
 from reelstream.prefetch.plan import EpochPlan, KnownArchive
 from reelstream.prefetch.state import EpochSettings, SpanSettings
@@ -38,41 +38,6 @@ _LEAST_CLIPS_OF_LIMITED_LANE = 16
 
 _LEAST_CUTS_OF_PART = 4
 """Of each subset."""
-
-
-@dataclass(frozen=True, slots=True)
-class _LearnedRows:
-    """The members of some cuts of an archive, one after the other."""
-
-    rows: Sequence[IndexRow]
-    by_name: Mapping[str, int]
-
-    @classmethod
-    def of(cls, cuts: Sequence[LearnedCut]) -> _LearnedRows:
-        rows: list[IndexRow] = []
-        served_until = 0
-        for cut in cuts:
-            assert cut.report is not None
-            # Where the reader before went on past a cut's border, the members are that one's.
-            if cut.first_byte >= served_until:
-                rows += cut.rows
-                served_until = cut.report.served_until if cut.report.owns_none is None else served_until
-        return cls(rows, {normal_name(row.name): number for number, row in reversed(list(enumerate(rows)))})
-
-    def __iter__(self) -> Iterator[IndexRow]:
-        return iter(self.rows)
-
-    def row(self, number: int) -> IndexRow:
-        return self.rows[number]
-
-    def holding(self, number: int) -> int | None:
-        row = self.rows[number]
-        while row.kind is MemberKind.HARD_LINK:
-            target = self.by_name.get(normal_name(row.link_target or ""))
-            if target is None or target >= number:
-                return None
-            number, row = target, self.rows[target]
-        return number
 
 
 @dataclass(frozen=True, slots=True)
@@ -319,7 +284,7 @@ class SpanPlanner:
 
     def _rows_of(
         self, layout: SubsetLayout, settings: SpanSettings
-    ) -> Iterator[tuple[Archive, ArchiveIndex | _LearnedRows | None]]:
+    ) -> Iterator[tuple[Archive, ArchiveIndex | LearnedRows | None]]:
         """Yield the archives of an epoch, and the rows of its part that are known of each; None where not all are."""
         if settings.parts == 1 or settings.part_rule == "members":
             yield from ((archive, self._index(archive)) for archive in layout.archives)
@@ -333,9 +298,9 @@ class SpanPlanner:
                 continue
             cuts = [self._indexes.find_cut(archive, span.first_byte) for span in spans]
             whole = [cut for cut in cuts if cut is not None and cut.report is not None]
-            yield archive, _LearnedRows.of(whole) if len(whole) == len(cuts) else None
+            yield archive, LearnedRows.of(whole) if len(whole) == len(cuts) else None
 
-    def _members(self, archive: Archive, rows: ArchiveIndex | _LearnedRows) -> list[KnownMember]:
+    def _members(self, archive: Archive, rows: ArchiveIndex | LearnedRows) -> list[KnownMember]:
         """Return the clips of an archive, the first of each name, in the order they lie."""
         members: list[KnownMember] = []
         met: set[int] = set()
