@@ -74,6 +74,24 @@ def test_a_run_that_is_killed_twice_goes_on_as_if_it_had_not_been(
     assert report["disk"]["high_water_bytes"] <= report["disk"]["budget_bytes"]
 
 
+@pytest.mark.parametrize("epoch", [0, 1])
+def test_a_run_goes_on_where_nothing_but_its_folder_has_survived(
+    epoch: int, quiet: Path, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    # The second epoch reads blocks: what was learned of the archives lies beside the checkpoints.
+    assert [event["span_kind"] for event in events_of(quiet, "epoch_started")] == ["archive", "block"]
+    num_steps = [sum(event["epoch"] == number for event in events_of(quiet, "step_finished")) for number in (0, 1)]
+    with HubProcess(root_of(sample(tmp_path_factory))) as hub:
+        config = write_config(tmp_path, hub.endpoint, _CHANGES)
+        with Running(config) as running:
+            running.wait_for("step_finished", 7 + epoch * num_steps[0])
+            running.kill()
+        shutil.rmtree(tmp_path / "cache")
+        assert train(config, "--resume") == 0
+    assert {event["epoch"] for event in events_of(config, "epoch_started")} == {0, 1}
+    _assert_same_run(config, quiet)
+
+
 def test_a_resume_passes_over_a_torn_checkpoint_and_over_an_unfinished_one(
     quiet: Path, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Container, Iterable, Iterator
@@ -125,6 +126,43 @@ class IndexStore:
             # Fails where somebody else's file is inside, or where there is no folder.
             with contextlib.suppress(OSError):
                 self._folder.rmdir()
+
+    def take_from(self, other: IndexStore, archives: Iterable[Archive], *, mirror: bool) -> bool:
+        """Copy what another store knows of some archives; return whether all of it is here now.
+
+        Files are copied as they are: they are checked when they are used.
+
+        Args:
+            other: Where they come from.
+            archives: Which of it.
+            mirror: Whether to follow the other store: its learned cuts take the place of those here, and what is gone
+                there is removed here. Without, what is here stays.
+
+        Raises:
+            DiskError: Where they cannot be written here.
+        """
+        stems = {_stem(identity) for archive in archives if (identity := identity_of(archive)) is not None}
+        here = {file.path.name: file for file in kept_files(self._folder) if file.stem in stems}
+        there = {file.path.name: file for file in kept_files(other._folder) if file.stem in stems}  # noqa: SLF001
+        with self._writing:
+            for name in here.keys() - there.keys() if mirror else ():
+                remove_file(here[name].path)
+            return all([self._take_file(file, here.get(name), mirror=mirror) for name, file in there.items()])
+
+    def _take_file(self, file: KeptFile, known: KeptFile | None, *, mirror: bool) -> bool:
+        # An index is complete; cuts grow.
+        if known is not None and (file.first_byte is None or not mirror or known.used_ns == file.used_ns):
+            return True
+        try:
+            content = file.path.read_bytes()
+        except OSError:  # another run has removed it
+            return True
+        target = self._folder / file.path.name
+        if not self._write(target, content, durable=True):
+            return False
+        with contextlib.suppress(OSError):
+            os.utime(target, ns=(file.used_ns, file.used_ns))
+        return True
 
     # ------------------------------------------------------------------ complete indexes
 

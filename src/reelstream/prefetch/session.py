@@ -19,7 +19,7 @@ from reelstream.cache.budget import BLOCK_BYTES, block_bytes_of
 from reelstream.cancel import Cancellation
 from reelstream.catalog import Catalog, SubsetLayout, catalog_folder, select_subsets
 from reelstream.errors import BudgetTooSmallError, StateError
-from reelstream.indexes import INDEX_FOLDER, IndexStore, copy_known, set_aside_bytes
+from reelstream.indexes import INDEX_FOLDER, IndexStore, set_aside_bytes
 from reelstream.prefetch.catalogs import opened_catalog, remove_unused
 from reelstream.prefetch.lanes.paced import PublishedSource
 from reelstream.prefetch.learned import IndexKeeper
@@ -360,23 +360,22 @@ class StreamSession:
         return limits
 
     def save_indexes(self, store: IndexStore) -> bool:
-        """Put what the running epoch's blocks need into another store; return whether all of it is there.
+        """Put what is known of the archives so far into another store; return whether all of it is there.
+
+        Beside a state it lets a run that goes on elsewhere take the same spans in the epochs to come as this one would.
 
         Raises:
             DiskError: Where it cannot be written.
         """
-        before = self._spans_before
-        if before is None or before.kind is not SpanKind.BLOCK:
-            return True
-        return copy_known(self._indexes, store, self._indexed_archives, with_cuts=before.parts > 1)
+        return store.take_from(self._indexes, self._indexed_archives, mirror=True)
 
     def take_indexes(self, store: IndexStore) -> None:
-        """Take over what another store knows of this dataset's archives.
+        """Take over what another store knows of this dataset's archives, and this one does not.
 
         Raises:
             DiskError: Where it cannot be written here.
         """
-        copy_known(store, self._indexes, self._indexed_archives, with_cuts=True)
+        self._indexes.take_from(store, self._indexed_archives, mirror=False)
 
     @property
     def index_room_bytes(self) -> int:

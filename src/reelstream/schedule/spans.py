@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -65,7 +66,7 @@ def cut_spans(
         bounds = [archive.size_bytes * place // number for place in range(number + 1)]
         spans += [
             Span(kind=SpanKind.CUT, archive=archive, first_byte=first_byte, end_byte=end_byte)
-            for first_byte, end_byte in zip(bounds, bounds[1:], strict=False)
+            for first_byte, end_byte in itertools.pairwise(bounds)
         ]
     return spans
 

@@ -6,7 +6,7 @@ RUN/                 locked (flock on the folder itself) as long as its run live
 ├── events.jsonl     what happened, a line each
 ├── totals.json      the figures so far, so that a resumed run's report covers the whole run
 ├── report.json      what was streamed, what it cost, what bounds it
-├── indexes/         of the archives whose blocks an epoch reads: a resume on an empty machine needs them
+├── indexes/         what was learned of the archives: a resume on an empty machine needs it
 └── checkpoints/     see `checkpoints`
 ```
 

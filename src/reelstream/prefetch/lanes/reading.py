@@ -144,11 +144,19 @@ class SpanReading:
             self._has_rowless_clip |= member.problem is not None and member.link_target is None
             self._awaited.append((member.header_offset, clips_before))
 
-    def take_marks(self) -> list[Mark]:
-        """Return the marks of clips that became known since the last call, in order."""
+    def take_marks(self, num_rows: int | None) -> list[Mark]:
+        """Return the marks of clips that became known since the last call, in order.
+
+        Args:
+            num_rows: Only those of the first so many rows; None for all.
+        """
         self._learn()
-        marks = list(self._marks)
-        self._marks.clear()
+        num_rows = len(self.rows) if num_rows is None else num_rows
+        marks: list[Mark] = []
+        while (
+            num_rows and self._marks and self._marks[0].bookmark.header_offset <= self.rows[num_rows - 1].header_offset
+        ):
+            marks.append(self._marks.popleft())
         return marks
 
     def result(self, *, clips: Sequence[int], num_unreferenced: int, problem: ArchiveError | None) -> SpanResult:

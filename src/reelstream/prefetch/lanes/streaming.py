@@ -248,8 +248,13 @@ class StreamingLane:
         return self._state.mark if ordinal == self._state.span else None
 
     def _note_marks(self, reading: SpanReading, ordinal: int) -> None:
-        """Note from where windows can be read again: from the last clip at or before each that is known so far."""
-        for mark in reading.take_marks():
+        """Note from where windows can be read again: from the last clip at or before each that is known so far.
+
+        Known, and kept: else a run that goes on there would miss rows of the archive's index, and so might have to read
+        other spans in its next epoch than one that was never interrupted.
+        """
+        self._keep_learned()
+        for mark in reading.take_marks(self._num_kept if reading.all_known else None):
             self._mark = (ordinal, mark)
             for window in self._recent:
                 if window.span == ordinal and mark.clips <= window.member:
