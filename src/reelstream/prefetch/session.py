@@ -14,6 +14,7 @@ from typing import Self
 from reelstream.archive import ArchiveIndex
 from reelstream.archive.containers import Container, read_directory
 from reelstream.archive.cuts.entry import ENTRY_RULE_VERSION
+from reelstream.archive.seek.inflate import block_inflation
 from reelstream.cache import ClipCache, DiskBudget, KeepLimits, KeptClips, Room, RunFolder
 from reelstream.cache.budget import BLOCK_BYTES, block_bytes_of
 from reelstream.cancel import Cancellation
@@ -33,7 +34,7 @@ from reelstream.prefetch.values import PipelineOptions
 from reelstream.schedule import WindowLimits, lane_quotas
 from reelstream.telemetry import Telemetry, events
 from reelstream.transport import HubClient, RemoteFile
-from reelstream.types import Archive, ContainerKind, Repository, RepositoryFile, SpanKind
+from reelstream.types import Archive, ContainerKind, Repository, RepositoryFile, Span, SpanKind
 from reelstream.units import format_bytes
 
 CATALOG_FOLDER = "catalog"
@@ -119,6 +120,7 @@ class StreamSession:
             self._kept = KeptClips(0)
             self._stack = stack.pop_all()
         self._tell_missing_kinds()
+        self._tell_what_is_not_learned()
 
     def close(self) -> None:
         """Stop, delete the clips and let go of everything; a second call does nothing. The catalog stays on disk."""
@@ -392,13 +394,14 @@ class StreamSession:
         """Return the bytes that an epoch fetches: those of spans, or of clips that are not on disk."""
         if not plan.known:
             return sum(span.size_bytes for lane in plan.lanes for span in lane)
-        return sum(
-            plan.row_of(span.archive, row).range_bytes
-            for lane in plan.lanes
-            for span in lane
-            for row, clip in zip(span.rows, span.clips, strict=True)
-            if clip not in self._kept
-        )
+        return sum(self._needed_bytes_of(span, plan) for lane in plan.lanes for span in lane)
+
+    def _needed_bytes_of(self, span: Span, plan: EpochPlan) -> int:
+        missing = [row for row, clip in zip(span.rows, span.clips, strict=True) if clip not in self._kept]
+        if len(missing) == len(span.rows):
+            # Near enough, and there may be a hundred thousand blocks.
+            return span.size_bytes
+        return sum(plan.row_of(span.archive, row).range_bytes for row in missing)
 
     def _window_bytes(self, settings: EpochSettings) -> int:
         # Windows are limited in 4 KiB blocks; a file system with larger ones takes more for each clip.
@@ -421,6 +424,17 @@ class StreamSession:
             ahead=self.options.prefetch,
             moving_bytes=limits.moving_bytes,
         )
+
+    def _tell_what_is_not_learned(self) -> None:
+        """Say what is dearer where this platform's zlib does not tell where its blocks begin."""
+        problem = block_inflation().problem
+        if problem and any(archive.kind is ContainerKind.TAR_GZ for archive in self._indexed_archives):
+            self.telemetry.emit(
+                events.Notice(
+                    message=f"nothing is learned of archives here ({problem}): each epoch reads them again, and a run "
+                    "that goes on reads its current archives from their beginnings"
+                )
+            )
 
     def _tell_missing_kinds(self) -> None:
         """Say which kinds of annotations none of the subsets has: with the default ones that is no mistake."""
