@@ -60,7 +60,11 @@ class IndexKeeper:
     def finished(self, result: SpanResult) -> None:
         """Keep what was learned of a span that was read to its end."""
         try:
-            if result.index is not None and result.index.complete:
+            if (
+                result.index is not None
+                and result.index.complete
+                and result.span.archive.kind is not ContainerKind.FILE
+            ):
                 self._store.save(result.index)
         except DiskError as error:
             self._tell(error)
@@ -110,8 +114,3 @@ class IndexKeeper:
         if not self._told:
             self._told = True
             self._telemetry.emit(events.Notice(message=f"what is learned of archives is not kept: {error.fact}"))
-
-
-def _can_be_kept(archive: Archive) -> bool:
-    """Return whether a row is worth a file: the Hub's listing says all there is to know of a loose one."""
-    return archive.file.sha256 is not None and archive.kind is not ContainerKind.FILE

@@ -6,6 +6,7 @@ members by ranges (`reelstream.archive.read_rows`).
 """
 
 from reelstream.archive.containers.container import Container, Directory, UnservedMember
+from reelstream.archive.containers.learning_stream import WholeDigest
 from reelstream.archive.containers.opening import open_stream, read_directory
 from reelstream.archive.containers.stream import MemberStream
 from reelstream.types import ContainerKind
@@ -16,6 +17,7 @@ __all__ = [
     "Directory",
     "MemberStream",
     "UnservedMember",
+    "WholeDigest",
     "open_stream",
     "read_directory",
 ]

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator
-from typing import Any
 
 from reelstream.cancel import Cancellation
 from reelstream.prefetch.lanes.host import ArchiveSource, RangeHost
@@ -97,37 +95,3 @@ class PublishedSource:
     def read(self, first_byte: int, end_byte: int) -> Iterator[bytes]:
         """Yield a range of the archive."""
         return self._source.read(self._archive, first_byte, end_byte, self._cancellation)
-
-
-class DigestingSource:
-    """A `ByteSource` whose SHA-256 is known at the end, if all of it was read from front to back, once."""
-
-    def __init__(self, source: PacedSource) -> None:
-        self._source = source
-        self._digest: Any = hashlib.sha256()
-        self._position = 0
-
-    @property
-    def path(self) -> str:
-        """Names the file in errors."""
-        return self._source.path
-
-    @property
-    def size_bytes(self) -> int:
-        """The size of the whole file."""
-        return self._source.size_bytes
-
-    @property
-    def sha256(self) -> str | None:
-        """The hex digest of all of it; None where it was not read from front to back."""
-        return str(self._digest.hexdigest()) if self._position == self.size_bytes else None
-
-    def read(self, first_byte: int, end_byte: int) -> Iterator[bytes]:
-        """Yield a range of it."""
-        position = first_byte
-        for chunk in self._source.read(first_byte, end_byte):
-            if position == self._position:
-                self._digest.update(chunk)
-                self._position += len(chunk)
-            position += len(chunk)
-            yield chunk

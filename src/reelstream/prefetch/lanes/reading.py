@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from reelstream.archive import IndexRow, Member, MemberKind, read_member
-from reelstream.archive.containers import Container, MemberStream, open_stream
+from reelstream.archive.containers import Container, MemberStream, WholeDigest, open_stream
 from reelstream.archive.cuts.bookmark import Bookmark
 from reelstream.archive.cuts.cut import CutReader
 from reelstream.archive.cuts.report import CutReport
@@ -15,7 +15,7 @@ from reelstream.archive.seek.index import normal_name
 from reelstream.errors import ArchiveError
 from reelstream.prefetch.lanes.host import SpanResult
 from reelstream.prefetch.lanes.known_part import KnownPart
-from reelstream.prefetch.lanes.paced import DigestingSource, PacedSource
+from reelstream.prefetch.lanes.paced import PacedSource
 from reelstream.prefetch.state import Mark
 from reelstream.types import ContainerKind, Span, SpanKind
 
@@ -27,7 +27,7 @@ class RowMember:
     name: str
     row: IndexRow
     """Of the member that holds its bytes."""
-    _source: PacedSource | DigestingSource = field(repr=False)
+    _source: PacedSource | WholeDigest = field(repr=False)
 
     @property
     def size_bytes(self) -> int:
@@ -89,7 +89,7 @@ class SpanReading:
         self.span = span
         self._later_cuts = later_cuts
         self._mark = mark
-        self._source: PacedSource | DigestingSource = source
+        self._source: PacedSource | WholeDigest = source
         bookmark = mark.bookmark if mark else None
         self._ahead = list(known.ahead) if known is not None else []
         self._known_report = known.report if self._ahead and known is not None else None
@@ -99,7 +99,7 @@ class SpanReading:
         self._stream: MemberStream | None = None
         if span.archive.kind is ContainerKind.TAR_GZ:
             if span.kind is SpanKind.ARCHIVE and bookmark is None:
-                self._source = DigestingSource(source)
+                self._source = WholeDigest(source)
             self._cuts = CutReader(self._source, span.first_byte, later_cuts, learn=True, resume=bookmark)
         else:
             self._stream = open_stream(Container.of(span.archive), source, resume=bookmark)
@@ -170,7 +170,7 @@ class SpanReading:
             num_unreferenced=num_unreferenced,
             report=self._report if whole else None,
             rows=self.rows if learned else None,
-            sha256=self._source.sha256 if whole and isinstance(self._source, DigestingSource) else None,
+            sha256=self._source.digest() if whole and isinstance(self._source, WholeDigest) else None,
             bookmark=self.bookmark,
             index=self._stream.index() if whole and self._stream is not None else None,
             problem=problem,
@@ -256,7 +256,7 @@ class SpanReading:
 
 
 def _rows_before(
-    bookmark: Bookmark, span: Span, source: PacedSource | DigestingSource, later_cuts: Sequence[int]
+    bookmark: Bookmark, span: Span, source: PacedSource | WholeDigest, later_cuts: Sequence[int]
 ) -> Iterator[IndexRow]:
     """Yield the rows of a span before a bookmark of it, their offsets counted from where this reading begins."""
     # Another reader may have counted from elsewhere, but for its cut's border.
