@@ -16,32 +16,28 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import Self
 
 from reelstream.archive import IndexRow
 from reelstream.archive.cuts.bookmark import Bookmark
-from reelstream.cache import ClipCache, ClipFile, KeptClips, Lease, Room
+from reelstream.cache import ClipCache, ClipFile, KeptClips, Room
 from reelstream.cancel import Cancellation, Cancelled
 from reelstream.catalog import Catalog
 from reelstream.decode import decode_clip
-from reelstream.errors import ArchiveChecksumError, ArchiveError, DecodeError
 from reelstream.prefetch.badness import BadClips
 from reelstream.prefetch.board import Board, Served
-from reelstream.prefetch.frames import FrameStore
+from reelstream.prefetch.decoding import Decoding
 from reelstream.prefetch.intake import Intake
 from reelstream.prefetch.lanes.host import ArchiveSource, IncomingClip, SpanResult
-from reelstream.prefetch.lanes.known import KnownLane
-from reelstream.prefetch.lanes.streaming import StreamingLane
-from reelstream.prefetch.ledger import ArchiveLedger, Finding
+from reelstream.prefetch.lanes.opening import open_lane
 from reelstream.prefetch.plan import EpochPlan, Learned
+from reelstream.prefetch.span_results import SpanResults
 from reelstream.prefetch.state import EpochState
 from reelstream.prefetch.values import Decode, Gauges, PipelineOptions, ReadySample
 from reelstream.prefetch.windows import ResidentClip, Window
-from reelstream.schedule import WindowFormer, WindowLimits
 from reelstream.telemetry import Telemetry, events
-from reelstream.types import DecodedClip, Position, Span, SpanKind
+from reelstream.types import DecodedClip, Position, Span
 
 
 class EpochPipeline:
@@ -86,12 +82,17 @@ class EpochPipeline:
         self._kept = kept
         self._options = options
         self._telemetry = telemetry
-        self._decode_file = decode
         self._lock = threading.Lock()
         self._arrived = threading.Condition(self._lock)
         self._cancellation = Cancellation()
         self._board = Board(state)
-        self._ledger = ArchiveLedger(state.reports)
+        self._results = SpanResults(
+            state,
+            catalog=catalog,
+            learned=learned,
+            telemetry=telemetry,
+            stop_on_bad_archive=options.stop_on_bad_archive,
+        )
         self._intake = Intake(
             lock=self._lock,
             room=room,
@@ -102,12 +103,19 @@ class EpochPipeline:
             ready=lambda: [lane.ready for lane in self._board.lanes],
             cancellation=self._cancellation,
         )
-        self._frames = FrameStore(
-            limit_bytes=options.decoded_memory_bytes,
-            estimate_bytes=options.frames.largest_size_bytes,
-            most_in_flight=options.decode_threads,
+        self._decoding = Decoding(
+            lock=self._lock,
+            board=self._board,
+            cache=cache,
+            options=options,
+            telemetry=telemetry,
+            decode=decode,
+            cancellation=self._cancellation,
+            on_bad=self._quarantine,
+            on_change=self._arrived.notify_all,
+            on_failure=self._fail,
         )
-        self._decoded_ahead_of = -1
+        self._frames = self._decoding.frames
         self._bad_clips = BadClips(options.max_bad_share)
         self._no_more_wanted = False
         self._clips_on_disk = 0
@@ -115,14 +123,13 @@ class EpochPipeline:
         self._threads = [
             threading.Thread(
                 target=self._read_lane,
-                args=(number, spans, state),
+                args=(number, state),
                 name=f"reelstream-lane-{number}",
                 # A script that ends without closing must not hang; the folder's leftovers are reclaimed.
                 daemon=True,
             )
-            for number, spans in enumerate(plan.lanes)
+            for number in range(len(plan.lanes))
         ]
-        self._decoders = ThreadPoolExecutor(options.decode_threads, thread_name_prefix="reelstream-decode")
         self._close_lock = threading.Lock()
         self._closed = False
 
@@ -159,8 +166,7 @@ class EpochPipeline:
             for thread in self._threads:
                 if thread.ident is not None:
                     thread.join()
-            # What is queued runs, and ends its lease; called off, it decodes nothing.
-            self._decoders.shutdown(wait=True)
+            self._decoding.close()
             self._kept.end_visits()
             self._cache.clear(keep=self._kept.files)
             self._telemetry.emit(events.ClipsKept(num_clips=len(self._kept), size_bytes=self._kept.used_bytes))
@@ -185,7 +191,7 @@ class EpochPipeline:
                     served = self._board.serve()
                     assert served.clip is clip, "the head changed while its frames were waited for"
                     self._release(served)
-                    self._decode_ahead()
+                    self._decoding.ahead()
                     return ReadySample(served=served, decoded=decoded)
             return None
 
@@ -197,7 +203,7 @@ class EpochPipeline:
                 return decoded
             lease = self._cache.lease(clip.file)
         try:
-            return self._decode(clip, lease)
+            return self._decoding.now(clip, lease)
         finally:
             with self._lock:
                 # The clip may have been deleted meanwhile; then it is gone now.
@@ -252,7 +258,7 @@ class EpochPipeline:
                 if decoded is not None:
                     return decoded
                 self._raise_failure()
-                self._decode_ahead()
+                self._decoding.ahead()
                 wait()
         return None
 
@@ -273,6 +279,10 @@ class EpochPipeline:
         finally:
             if started_s is not None:
                 self._telemetry.emit(events.Stalled(stage=stage, wait_s=time.monotonic() - started_s))
+
+    def _fail(self, error: Exception) -> None:
+        self._failure = self._failure or error
+        self._arrived.notify_all()
 
     def _raise_failure(self) -> None:
         if self._failure is not None:
@@ -328,76 +338,22 @@ class EpochPipeline:
         self._failure = self._failure or self._bad_clips.add(clip.name, reason)
         self._arrived.notify_all()
 
-    # ------------------------------------------------------------------ decoding
-
-    def _decode_ahead(self) -> None:
-        """Give the decoders the clips that are needed next, as far as threads and memory allow."""
-        if self._cancellation.cancelled:
-            return
-        num_laid_out = self._board.lay_out()
-        if self._decoded_ahead_of == num_laid_out:
-            return
-        chosen, is_all = self._frames.choose(self._board.coming_clips())
-        self._decoded_ahead_of = num_laid_out if is_all else -1
-        for clip in chosen:
-            assert clip.file is not None, f"{clip.name} is needed and not on disk"
-            self._decoders.submit(self._decode_in_background, clip, self._cache.lease(clip.file))
-
-    def _decode_in_background(self, clip: ResidentClip, lease: Lease) -> None:
-        try:
-            decoded, reason = self._decoded_or_reason(clip, lease)
-            with self._lock:
-                if decoded is not None:
-                    self._frames.put(clip, decoded)
-                else:
-                    self._quarantine(clip, reason)
-                self._decode_ahead()
-                self._arrived.notify_all()
-        except Cancelled:
-            pass
-        except Exception as error:  # noqa: BLE001 - whatever it is, the consumer must hear of it
-            with self._lock:
-                self._failure = self._failure or error
-                self._arrived.notify_all()
-
-    def _decoded_or_reason(self, clip: ResidentClip, lease: Lease) -> tuple[DecodedClip | None, str]:
-        try:
-            return self._decode(clip, lease), ""
-        except DecodeError as error:
-            return None, error.fact
-
-    def _decode(self, clip: ResidentClip, lease: Lease) -> DecodedClip:
-        """Decode a leased clip and end the lease.
-
-        Raises:
-            DecodeError: Where it cannot be decoded, or not to its end.
-            Cancelled: Where the work was called off.
-        """
-        started_s = time.thread_time()
-        with lease:
-            self._cancellation.raise_if_cancelled()
-            decoded = self._decode_file(lease.path, self._options.frames)
-        if decoded.truncated:
-            raise DecodeError("cut short: its frames end well before the duration that it names")
-        again, clip.decoded_before = clip.decoded_before, True
-        self._telemetry.emit(
-            events.ClipDecoded(
-                subset=clip.record.subset,
-                path=clip.record.path,
-                num_frames=len(decoded.frames),
-                cpu_s=time.thread_time() - started_s,
-                again=again,
-            )
-        )
-        return decoded
-
     # ------------------------------------------------------------------ the lanes' side
 
-    def _read_lane(self, number: int, spans: Sequence[Span], state: EpochState) -> None:
+    def _read_lane(self, number: int, state: EpochState) -> None:
         lane = self._board.lanes[number]
         failure: Exception | None = None
         try:
-            self._reader(number, spans, state).run()
+            open_lane(
+                number,
+                self._plan,
+                state,
+                catalog=self._catalog,
+                source=self._source,
+                learned=self._learned,
+                host=self,
+                cancellation=self._cancellation,
+            ).run()
         except Cancelled:
             pass
         except Exception as error:  # noqa: BLE001 - whatever it is, the consumer must hear of it
@@ -407,40 +363,6 @@ class EpochPipeline:
             lane.ended = failure is None
             self._intake.finish_reading(number)
             self._arrived.notify_all()
-
-    def _reader(self, number: int, spans: Sequence[Span], state: EpochState) -> StreamingLane | KnownLane:
-        settings, lane_state = state.settings, state.lanes[number]
-        former = WindowFormer(
-            lane=number,
-            num_lanes=settings.num_lanes,
-            limits=WindowLimits(clips=settings.window_clips, size_bytes=settings.window_bytes),
-            window=lane_state.window,
-        )
-        if settings.spans.kind is SpanKind.BLOCK:
-            return KnownLane(
-                lane=number,
-                spans=spans,
-                state=lane_state,
-                former=former,
-                catalog=self._catalog,
-                source=self._source,
-                row_of=self._plan.row_of,
-                host=self,
-                cancellation=self._cancellation,
-            )
-        return StreamingLane(
-            lane=number,
-            spans=spans,
-            state=lane_state,
-            former=former,
-            catalog=self._catalog,
-            source=self._source,
-            later_cuts=self._plan.later_cuts,
-            known_part=self._learned.known_part,
-            mean_clip_bytes=self._plan.mean_bytes_of,
-            host=self,
-            cancellation=self._cancellation,
-        )
 
     def begin_range(self, lane: int, window: int) -> int:
         """Wait until a ranged read may begin; return its most bytes. See `LaneHost`."""
@@ -497,7 +419,7 @@ class EpochPipeline:
         for clip in self._board.close_window(lane, window):
             self._delete(clip)
         self._let_go_of_windows()
-        self._decode_ahead()
+        self._decoding.ahead()
         self._arrived.notify_all()
 
     def learned(self, span: Span, rows: Sequence[IndexRow], bookmark: Bookmark | None) -> None:
@@ -506,29 +428,7 @@ class EpochPipeline:
 
     def finish_span(self, lane: int, result: SpanResult) -> None:
         """A span was read to its end, or a problem ended it. See `StreamingHost`."""
-        problem, path = result.problem, result.span.archive.path
-        if problem is not None and self._options.stop_on_bad_archive and not isinstance(problem, ArchiveChecksumError):
-            hint = f"{problem.hint}; set on_bad_archive to skip to go on without what it does not give"
-            raise ArchiveError(problem.fact, hint) from problem
-        if problem is None:
-            self._learned.finished(result)
-        with self._lock:
-            findings = self._ledger.add(result)
-        for finding in findings:
-            self._tell(finding)
-        self._telemetry.emit(
-            events.SpanFinished(
-                lane=lane, path=path, num_clips=len(result.clips), num_unreferenced=result.num_unreferenced
-            )
-        )
-
-    def _tell(self, finding: Finding) -> None:
-        """Book what an archive delivered as suspect, or have its index put together."""
-        if finding.problem is None:
-            self._learned.verified(finding.archive, finding.reports, finding.sha256)
-            return
-        names = tuple(f"{record.subset}/{record.path}" for record in map(self._catalog.clip, finding.clips))
-        self._telemetry.emit(events.ArchiveSuspect(path=finding.archive.path, reason=finding.problem, clips=names))
+        self._results.take(lane, result)
 
     def announce(self, lane: int, window: Window) -> list[ResidentClip]:
         """A window begins whose clips are still to come. See `KnownHost`."""
@@ -571,8 +471,7 @@ class EpochPipeline:
             return
         self._clips_on_disk += 1
         self._board.arrive(clip)
-        self._decoded_ahead_of = -1
-        self._decode_ahead()
+        self._decoding.ahead(arrived=True)
         self._arrived.notify_all()
 
     def _tell_arrival(self, lane: int, clip: ResidentClip) -> None:

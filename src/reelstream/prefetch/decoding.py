@@ -1,0 +1,138 @@
+"""Clips decoded in the background, in the order in which their frames are needed."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+from reelstream.cache import ClipCache, Lease
+from reelstream.cancel import Cancellation, Cancelled
+from reelstream.errors import DecodeError
+from reelstream.prefetch.board import Board
+from reelstream.prefetch.frames import FrameStore
+from reelstream.prefetch.values import Decode, PipelineOptions
+from reelstream.prefetch.windows import ResidentClip
+from reelstream.telemetry import Telemetry, events
+from reelstream.types import DecodedClip
+
+
+class Decoding:
+    """Decodes ahead as far as threads and memory allow. Shares its owner's lock.
+
+    `now` and `close` are called without the lock; all else while it is held.
+
+    Args:
+        lock: The owner's.
+        board: Says which clips are needed next.
+        cache: Where they lie.
+        options: How to work.
+        telemetry: Who is told.
+        decode: Gives a clip's frames; called from several threads at once.
+        cancellation: Calls the work off.
+        on_bad: Called with the lock, with a clip that cannot be decoded and why.
+        on_change: Called with the lock, when frames have come.
+        on_failure: Called with the lock, with what else went wrong.
+    """
+
+    def __init__(
+        self,
+        *,
+        lock: threading.Lock,
+        board: Board,
+        cache: ClipCache,
+        options: PipelineOptions,
+        telemetry: Telemetry,
+        decode: Decode,
+        cancellation: Cancellation,
+        on_bad: Callable[[ResidentClip, str], None],
+        on_change: Callable[[], None],
+        on_failure: Callable[[Exception], None],
+    ) -> None:
+        self._lock = lock
+        self._board = board
+        self._cache = cache
+        self._options = options
+        self._telemetry = telemetry
+        self._decode_file = decode
+        self._cancellation = cancellation
+        self._on_bad = on_bad
+        self._on_change = on_change
+        self._on_failure = on_failure
+        self.frames = FrameStore(
+            limit_bytes=options.decoded_memory_bytes,
+            estimate_bytes=options.frames.largest_size_bytes,
+            most_in_flight=options.decode_threads,
+        )
+        """What is in memory."""
+        self._decoded_ahead_of = -1
+        self._threads = ThreadPoolExecutor(options.decode_threads, thread_name_prefix="reelstream-decode")
+
+    def close(self) -> None:
+        """Wait for the threads. What is queued runs, and ends its lease; called off, it decodes nothing."""
+        self._threads.shutdown(wait=True)
+
+    def ahead(self, *, arrived: bool = False) -> None:
+        """Give the threads the clips that are needed next, as far as there are threads and memory.
+
+        Args:
+            arrived: Whether a clip has come whose samples were laid out before.
+        """
+        if self._cancellation.cancelled:
+            return
+        num_laid_out = self._board.lay_out()
+        if self._decoded_ahead_of == num_laid_out and not arrived:
+            return
+        chosen, is_all = self.frames.choose(self._board.coming_clips())
+        self._decoded_ahead_of = num_laid_out if is_all else -1
+        for clip in chosen:
+            assert clip.file is not None, f"{clip.name} is needed and not on disk"
+            self._threads.submit(self._in_background, clip, self._cache.lease(clip.file))
+
+    def now(self, clip: ResidentClip, lease: Lease) -> DecodedClip:
+        """Decode a leased clip and end the lease.
+
+        Raises:
+            DecodeError: Where it cannot be decoded, or not to its end.
+            Cancelled: Where the work was called off.
+        """
+        started_s = time.thread_time()
+        with lease:
+            self._cancellation.raise_if_cancelled()
+            decoded = self._decode_file(lease.path, self._options.frames)
+        if decoded.truncated:
+            raise DecodeError("cut short: its frames end well before the duration that it names")
+        again, clip.decoded_before = clip.decoded_before, True
+        self._telemetry.emit(
+            events.ClipDecoded(
+                subset=clip.record.subset,
+                path=clip.record.path,
+                num_frames=len(decoded.frames),
+                cpu_s=time.thread_time() - started_s,
+                again=again,
+            )
+        )
+        return decoded
+
+    def _in_background(self, clip: ResidentClip, lease: Lease) -> None:
+        try:
+            decoded, reason = self._decoded_or_reason(clip, lease)
+            with self._lock:
+                if decoded is not None:
+                    self.frames.put(clip, decoded)
+                else:
+                    self._on_bad(clip, reason)
+                self.ahead()
+                self._on_change()
+        except Cancelled:
+            pass
+        except Exception as error:  # noqa: BLE001 - whatever it is, the consumer must hear of it
+            with self._lock:
+                self._on_failure(error)
+
+    def _decoded_or_reason(self, clip: ResidentClip, lease: Lease) -> tuple[DecodedClip | None, str]:
+        try:
+            return self.now(clip, lease), ""
+        except DecodeError as error:
+            return None, error.fact
