@@ -11,12 +11,14 @@ from transformers import SmolVLMConfig, SmolVLMForConditionalGeneration
 from docs.docs_kit import REPOSITORY
 from reelstream.cli.main import main
 from reelstream.config import load
+from reelstream.indexes import set_aside_bytes
 from reelstream.train.options import CheckpointOptions
 from reelstream.train.run_options import RunOptions
 
 RECIPE = REPOSITORY / "configs" / "streaming.yaml"
 BYTES_PER_PARAMETER = 12
 SHORTEST_CATALOG_BYTES = 300_000_000
+ARCHIVES_BYTES, NUM_ARCHIVES, MEAN_CLIP_BYTES = 137_500_000_000, 27, 1_500_000
 BASE_MODEL_BYTES = 1_030_000_000
 
 
@@ -72,10 +74,13 @@ def test_two_checkpoints_and_the_largest_clips_fit_the_recipes_budget() -> None:
     assert parameters == pytest.approx(256.5e6, rel=1e-3)
     checkpoints_bytes = (options.checkpoints.keep + 1) * parameters * BYTES_PER_PARAMETER
     assert options.checkpoints == CheckpointOptions(every_steps=1000)
-    clip_budget_bytes = options.data.disk_budget - checkpoints_bytes - options.log_limit_bytes - SHORTEST_CATALOG_BYTES
-    assert clip_budget_bytes == pytest.approx(2.3e9, rel=0.02)
+    indexes_bytes = set_aside_bytes(ARCHIVES_BYTES // MEAN_CLIP_BYTES, ARCHIVES_BYTES, NUM_ARCHIVES)
+    assert indexes_bytes == pytest.approx(0.07e9, rel=0.1)
+    others_bytes = options.log_limit_bytes + SHORTEST_CATALOG_BYTES + indexes_bytes
+    clip_budget_bytes = options.data.disk_budget - checkpoints_bytes - others_bytes
+    assert clip_budget_bytes == pytest.approx(2.2e9, rel=0.02)
     # Full windows of mean clips, three times over, fit beside each other.
-    assert 3 * options.data.cache_size * 1_500_000 < clip_budget_bytes
+    assert 3 * options.data.cache_size * MEAN_CLIP_BYTES < clip_budget_bytes
     assert options.data.disk_budget + BASE_MODEL_BYTES < 10e9
 
 

@@ -105,7 +105,7 @@ def test_dataset_page_gives_the_defaults_that_are_true() -> None:
         if isinstance(default, str | Path):
             assert written == f'"{default}"'
         else:
-            assert eval(written, {"GB": 10**9}) == default, name
+            assert eval(written, {"GB": 10**9, "MB": 10**6}) == default, name
     keywords = [entry for entry in signature.values() if entry.kind is inspect.Parameter.KEYWORD_ONLY]
     assert set(rows) == {entry.name for entry in keywords}
 
@@ -127,7 +127,7 @@ def test_state_page_names_each_key_of_a_real_state(reader_folder: Path) -> None:
         next(iter(dataset))
         state = dataset.state_dict()
     epoch_state = state["epoch_state"]
-    keys = {*state, *epoch_state, *epoch_state["books"], *epoch_state["lanes"][0]}
+    keys = {*state, *epoch_state, *epoch_state["spans"], *epoch_state["books"], *epoch_state["lanes"][0]}
     rows = re.findall(r"^\| (`[^|]+`) \|", _text("state.md"), re.MULTILINE)
-    named = {name for row in rows for name in re.findall(r"`(?:books\.|lanes\[\]\.)?(\w+)`", row)}
-    assert named | {"books"} == keys
+    named = {name for row in rows for name in re.findall(r"`(?:spans\.|books\.|lanes\[\]\.)?(\w+)`", row)}
+    assert named | {"spans", "books"} == keys

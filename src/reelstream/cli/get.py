@@ -20,8 +20,8 @@ from reelstream.cli.dataset_options import (
 )
 from reelstream.cli.progress import BytesDone, told_progress
 from reelstream.errors import ArchiveError, HubError, NotFoundOnHubError, ReelstreamError
-from reelstream.indexes.clips import Resolution, plan_reads, resolve
-from reelstream.indexes.fetch import fetch_members, left_to_fetch, look_through
+from reelstream.indexes.clips import Resolution, WantedMember, plan_reads, resolve
+from reelstream.indexes.fetch import fetch_members, look_through, plan_fetch
 from reelstream.indexes.known import NamePattern, known_archives
 from reelstream.indexes.output import OutputFolder
 from reelstream.indexes.passes import bytes_to_read
@@ -110,17 +110,17 @@ class _Getting:
         """Fetch members whose places are known, by ranged reads."""
         for other in resolution.elsewhere:
             say(f"{other.name} is also in {other.archive.path}; the first one is taken")
-        wanted = left_to_fetch(resolution.found, self._output)
-        fetched_paths = {each.path for each in wanted}
-        for found in resolution.found:
-            path = self._output.path_of(found.name)
-            if path not in fetched_paths:
-                print(path)
-        num_there = len(resolution.found) - len(wanted)
-        if num_there:
-            say(f"{count(num_there, 'clip')} {'is' if num_there == 1 else 'are'} there already")
-        if not wanted:
-            return
+        plan = plan_fetch(resolution.found, self._output)
+        for path in plan.there:
+            print(path)
+        if plan.there:
+            say(f"{count(len(plan.there), 'clip')} {'is' if len(plan.there) == 1 else 'are'} there already")
+        if plan.wanted:
+            self._fetch(plan.wanted)
+        for error in plan.refused:
+            self.tell_failure(error)
+
+    def _fetch(self, wanted: Sequence[WantedMember]) -> None:
         reads = plan_reads(wanted, RequestCosts())
         errors: list[ReelstreamError] = []
         num_written, before_bytes = 0, self._read_bytes

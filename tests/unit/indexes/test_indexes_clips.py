@@ -10,7 +10,7 @@ from reelstream.cancel import Cancellation, Cancelled
 from reelstream.errors import ArchiveChecksumError, ArchiveError, ConfigError
 from reelstream.indexes import IndexStore
 from reelstream.indexes.clips import Resolution, WantedMember, plan_reads, resolve
-from reelstream.indexes.fetch import Fetched, fetch_members, left_to_fetch, look_through
+from reelstream.indexes.fetch import Fetched, fetch_members, look_through, plan_fetch
 from reelstream.indexes.known import KnownArchive, NamePattern, chained, known_archive, known_archives, search
 from reelstream.indexes.learn import learn
 from reelstream.indexes.output import OutputFolder
@@ -169,7 +169,7 @@ def test_what_is_not_there_is_missing(tmp_path: Path) -> None:
 
 def _fetch(shelf: Shelf, store: IndexStore, output: OutputFolder, *texts: str) -> list[Fetched]:
     known = known_archives(shelf.archives, store, shelf.open)
-    wanted = left_to_fetch(resolve([NamePattern(text) for text in texts], known).found, output)
+    wanted = plan_fetch(resolve([NamePattern(text) for text in texts], known).found, output).wanted
     return list(fetch_members(plan_reads(wanted, RequestCosts()), shelf.open, output))
 
 
@@ -263,7 +263,7 @@ def test_leaving_early_calls_the_other_reads_off(tmp_path: Path) -> None:
     shelf, store = _shelf_and_store(tmp_path)
     output = OutputFolder(tmp_path / "out")
     known = known_archives(shelf.archives, store, shelf.open)
-    wanted = left_to_fetch(resolve([NamePattern("30-1.mp4"), NamePattern("3.mp4")], known).found, output)
+    wanted = plan_fetch(resolve([NamePattern("30-1.mp4"), NamePattern("3.mp4")], known).found, output).wanted
     cancellation = Cancellation()
     results = fetch_members(plan_reads(wanted, RequestCosts()), shelf.open, output, cancellation=cancellation)
     next(results)

@@ -14,7 +14,7 @@ from reelstream.archive import ArchiveIndex, RequestCosts
 from reelstream.errors import ArchiveError, ConfigError, DiskError
 from reelstream.indexes import IndexStore
 from reelstream.indexes.clips import plan_reads, resolve
-from reelstream.indexes.fetch import fetch_members, left_to_fetch, look_through
+from reelstream.indexes.fetch import fetch_members, look_through, plan_fetch
 from reelstream.indexes.known import NamePattern, known_archives
 from reelstream.indexes.learn import learn
 from reelstream.indexes.output import OutputFolder
@@ -128,9 +128,10 @@ def _get(folder: Path, content: bytes, *texts: str) -> dict[str, bytes]:
     shelf, store, output = Shelf({"s/1.tar.gz": content}), IndexStore(folder / "indexes"), OutputFolder(folder / "out")
     learn(shelf.archives, shelf.open, store)
     known = known_archives(shelf.archives, store, shelf.open)
-    reads = plan_reads(
-        left_to_fetch(resolve([NamePattern(text) for text in texts], known).found, output), RequestCosts()
-    )
+    plan = plan_fetch(resolve([NamePattern(text) for text in texts], known).found, output)
+    for error in plan.refused:
+        raise error
+    reads = plan_reads(plan.wanted, RequestCosts())
     shelf.forget()
     for result in fetch_members(reads, shelf.open, output):
         assert result.error is None
@@ -156,7 +157,7 @@ def test_a_hard_link_that_turns_up_in_an_unknown_archive_is_known_then(tmp_path:
     sought = NamePattern("again.mp4")
     assert look_through(archive, [sought], shelf.open(archive), store, output) == [(sought, None)]
     found = resolve([sought], known_archives(shelf.archives, store, shelf.open)).found
-    reads = plan_reads(left_to_fetch(found, output), RequestCosts())
+    reads = plan_reads(plan_fetch(found, output).wanted, RequestCosts())
     assert [result.error for result in fetch_members(reads, shelf.open, output)] == [None]
     assert _files_below(tmp_path / "out") == {"a/again.mp4": CLIP}
 
@@ -190,6 +191,16 @@ def test_two_members_of_one_name_give_the_first(tmp_path: Path) -> None:
     assert _get(tmp_path, content, "a.mp4") == {"a.mp4": b"first" * 100}
 
 
+def test_a_member_that_cannot_be_written_stops_no_other(tmp_path: Path) -> None:
+    content = _packed(("a/b.mp4", CLIP), ("/abs.mp4", CLIP), ("a\\b.mp4", b"the same when written"), ("c.mp4", b"c"))
+    shelf, store = Shelf({"s/1.tar.gz": content}), IndexStore(tmp_path / "indexes")
+    learn(shelf.archives, shelf.open, store)
+    known = known_archives(shelf.archives, store, shelf.open)
+    plan = plan_fetch(resolve([NamePattern("*")], known).found, OutputFolder(tmp_path / "out"))
+    assert [each.found.name for each in plan.wanted] == ["a/b.mp4", "c.mp4"]
+    assert ["abs.mp4" in error.fact or "as 'a/b.mp4' is" in error.fact for error in plan.refused] == [True, True]
+
+
 def test_an_index_that_lies_about_a_name_stays_inside(tmp_path: Path) -> None:
     content = tar_gz({"aa/bb.mp4": CLIP})
     shelf, store = Shelf({"s/1.tar.gz": content}), IndexStore(tmp_path / "indexes")
@@ -201,8 +212,9 @@ def test_an_index_that_lies_about_a_name_stays_inside(tmp_path: Path) -> None:
     lying = ArchiveIndex(identity=index.identity, verification=index.verification, complete=True, columns=columns)
     assert lying.name(0).startswith("..")
     known = known_archives(shelf.archives, store, shelf.open)
-    with pytest.raises(ArchiveError):
-        left_to_fetch(resolve([NamePattern("*")], known).found, OutputFolder(tmp_path / "out"))
+    plan = plan_fetch(resolve([NamePattern("*")], known).found, OutputFolder(tmp_path / "out"))
+    assert len(plan.refused) == 1
+    assert not plan.wanted
 
 
 def test_files_are_made_with_the_users_own_mode(tmp_path: Path) -> None:
