@@ -29,6 +29,7 @@ from reelstream.archive import ArchiveIdentity, ArchiveIndex, IndexRow, Verifica
 from reelstream.archive.cuts.bookmark import Bookmark
 from reelstream.archive.cuts.report import CutReport
 from reelstream.archive.seek.index import IndexBuilder
+from reelstream.archive.seek.index_format import FASTEST
 from reelstream.errors import ArchiveError
 
 MAGIC = b"reelcut\n"
@@ -59,7 +60,7 @@ def encode_cut(identity: ArchiveIdentity, cut: LearnedCut) -> bytes:
     builder = IndexBuilder()
     for row in cut.rows:
         builder.add(row)
-    rows = encode_index(builder.build(identity, Verification.PROVISIONAL, complete=False))
+    rows = encode_index(builder.build(identity, Verification.PROVISIONAL, complete=False), level=FASTEST)
     document = {
         "first_byte": cut.first_byte,
         "report": None if cut.report is None else cut.report.to_json(),

@@ -137,6 +137,10 @@ class StreamingLane:
         if problem is not None:
             self._stop_reading()
         self._host.finish_span(self._lane, result)
+        if result.rows is not None:
+            # All of them are kept now.
+            self._num_kept = len(result.rows)
+            self._note_marks(reading, ordinal)
         return True
 
     def _begin(self, span: Span, ordinal: int) -> tuple[SpanReading, int]:
@@ -262,13 +266,13 @@ class StreamingLane:
                 if window.end_span == ordinal and mark.clips <= window.end_member:
                     window.end_mark = mark
 
-    def _keep_learned(self, *, now: bool = False) -> None:
-        """Have the rows kept that are known so far, as often as takes little time, or now."""
+    def _keep_learned(self) -> None:
+        """Have the rows kept that are known so far, as often as takes little time."""
         reading = self._reading
         if reading is None or not reading.all_known or len(reading.rows) == self._num_kept:
             return
         started_s = time.monotonic()
-        if now or started_s >= self._keep_next_s:
+        if started_s >= self._keep_next_s:
             self._host.learned(reading.span, reading.rows, reading.bookmark)
             ended_s = time.monotonic()
             self._num_kept = len(reading.rows)
@@ -287,6 +291,5 @@ class StreamingLane:
         if window is None:
             return
         window.reports, self._reports = self._reports, []
-        self._keep_learned(now=True)
         self._former.close()
         self._host.close_window(self._lane, window)
