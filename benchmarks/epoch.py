@@ -130,11 +130,17 @@ def table(results: list[Result], *, what: str) -> str:
         "| | spans | epoch ÷ floor | first batch s | waited s | epoch s | most on disk |",
         "|---|---|---|---|---|---|---|",
     ]
-    lines += [
-        f"| {result.setting.name} | {result.spans} | {result.epoch_s / result.floor_s:.2f} "
-        f"| {result.first_batch_s:.2f} | {result.stall_s:.1f} | {result.epoch_s:.1f} | {format_bytes(result.high_water_bytes)} |"
-        for result in results
-    ]
+    for result in results:
+        cells = (
+            result.setting.name,
+            result.spans,
+            f"{result.epoch_s / result.floor_s:.2f}",
+            f"{result.first_batch_s:.2f}",
+            f"{result.stall_s:.1f}",
+            f"{result.epoch_s:.1f}",
+            format_bytes(result.high_water_bytes),
+        )
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
