@@ -143,11 +143,12 @@ class IndexStore:
         """
         stems = {_stem(identity) for archive in archives if (identity := identity_of(archive)) is not None}
         here = {file.path.name: file for file in kept_files(self._folder) if file.stem in stems}
-        there = {file.path.name: file for file in kept_files(other._folder) if file.stem in stems}  # noqa: SLF001
+        there = {file.path.name: file for file in kept_files(other._folder) if file.stem in stems}
         with self._writing:
             for name in here.keys() - there.keys() if mirror else ():
                 remove_file(here[name].path)
-            return all([self._take_file(file, here.get(name), mirror=mirror) for name, file in there.items()])
+            taken = [self._take_file(file, here.get(name), mirror=mirror) for name, file in there.items()]
+            return all(taken)
 
     def _take_file(self, file: KeptFile, known: KeptFile | None, *, mirror: bool) -> bool:
         # An index is complete; cuts grow.

@@ -140,7 +140,8 @@ def test_an_epoch_of_blocks_is_not_resumed_without_its_indexes(
 def test_blocks_of_unknown_members_are_refused_with_the_command_that_learns_them(
     large: Served, options: Options
 ) -> None:
-    with make(large, options(large, disk_budget="60MB", spans="block")) as dataset, pytest.raises(ConfigError) as refused:
+    chosen = options(large, disk_budget="60MB", spans="block")
+    with make(large, chosen) as dataset, pytest.raises(ConfigError) as refused:
         next(iter(dataset))
     assert "reelstream index" in str(refused.value.hint)
 
@@ -214,11 +215,12 @@ def test_parts_are_trained_on_one_after_the_other_and_cost_their_own_bytes(
 
 def test_a_part_is_named_like_a_subset(large: Served, options: Options) -> None:
     name = large.subsets[0]
+    chosen = options(large, parts=2, disk_budget="60MB", cut_size="3MB")
     found = []
     for part in (1, 2):
-        with make(large, options(large, parts=2, disk_budget="60MB", subsets=[f"{name}_part{part}"], cut_size="3MB")) as dataset:
+        with make(large, {**chosen, "subsets": [f"{name}_part{part}"]}) as dataset:
             found += contents(dataset)
     with make(large, options(large, disk_budget="60MB", subsets=[name])) as dataset:
         assert sorted(found) == contents(dataset)
-    with make(large, options(large, parts=2, disk_budget="60MB", subsets=[f"{name}_part3"])) as dataset, pytest.raises(ConfigError):
+    with make(large, {**chosen, "subsets": [f"{name}_part3"]}) as dataset, pytest.raises(ConfigError):
         next(iter(dataset))
