@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -169,13 +170,21 @@ class SpanPlanner:
                 "set parts to fewer, or cut_size to less",
             )
 
+    @property
+    def _learning_command(self) -> str:
+        options = self._options
+        words = ["reelstream", "index", options.repo_id, "--cache-dir", str(options.cache_dir)]
+        if options.endpoint is not None:
+            words += ["--endpoint", options.endpoint]
+        return shlex.join(words)
+
     def _unknown_members(self) -> ConfigError:
         unknown = [archive for archive in self._archives if self._index(archive) is None]
         names = ", ".join(archive.path for archive in unknown[:3]) + (", …" if len(unknown) > 3 else "")
         return ConfigError(
             f"spans is block, and the members of {len(unknown)} of {len(self._archives)} archives are not known here "
             f"({names})",
-            f"learn them by `reelstream index {self._options.repo_id}`, or set spans to auto: an epoch of archives or "
+            f"learn them by `{self._learning_command}`, or set spans to auto: an epoch of archives or "
             "cuts learns them in passing",
         )
 
@@ -225,7 +234,7 @@ class SpanPlanner:
                 "the epoch takes blocks of members that archive indexes name, and "
                 + ("these indexes are not here" if known is None else "the indexes here name other ones"),
                 f"put the indexes that were saved with the state into the cache folder, or learn them anew by "
-                f"`reelstream index {self._options.repo_id}`; or start the epoch anew",
+                f"`{self._learning_command}`; or start the epoch anew",
             )
         return known.blocks
 
