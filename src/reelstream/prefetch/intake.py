@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 
 from reelstream.cache import ClipCache, ClipFile, KeptClips, Room
+from reelstream.cache.names import ClipName
 from reelstream.cancel import Cancellation
 from reelstream.errors import BudgetTooSmallError
 from reelstream.prefetch.lanes.host import IncomingClip
@@ -96,7 +97,7 @@ class Intake:
             with self._lock:
                 self._room.free(lane, window, cost_bytes)
                 self.wake()
-            return self.write(lane, window, member, None)
+            return self.write(lane, window, member, identity)
         try:
             return self._cache.write(
                 member.size_bytes, member.chunks(), identity=identity, digest=lambda: member.digest
@@ -120,7 +121,7 @@ class Intake:
             file = self._kept.take(number)
         if file is None and identity is not None:
             file = self._adopted(number, identity)
-        if file is None:
+        if file is None or not self._is_as_known(clip, file):
             return False
         if file.reserved_bytes > self._room.largest_clip_bytes:
             # The epoch that kept it had fewer lanes.
@@ -148,6 +149,22 @@ class Intake:
             else:
                 self._kept.restore(number, file)
             return self._kept.take(number)
+
+    def _is_as_known(self, clip: ResidentClip, file: ClipFile) -> bool:
+        """Return whether a file's digest is the one that its row names; one that has another goes.
+
+        It came from a first pass, which delivers what nobody can have verified yet.
+        """
+        name = ClipName.parse(file.path.name)
+        digest = name.digest if name is not None else None
+        known = clip.place.row.digest if clip.place is not None else b""
+        if digest is None or len(digest) != len(known) or digest == known:
+            return True
+        with self._lock:
+            if not self._kept.discard(clip.record.clip, file):
+                self._cache.delete(file)
+                self.wake()
+        return False
 
     # ------------------------------------------------------------------ the owner's side, under the lock
 

@@ -445,6 +445,25 @@ def test_clips_of_blocks_are_used_where_they_lie_while_others_of_their_window_co
             assert epoch.serve() == world.expected()[0]
 
 
+def test_a_clip_kept_from_a_damaged_first_pass_is_not_used_where_its_row_tells_another_digest(tmp_path: Path) -> None:
+    first = world_of(SpanKind.ARCHIVE, *clips(0, 8), budget_factor=8)
+    later = world_of(SpanKind.BLOCK, *clips(0, 8), budget_factor=8)
+    budget = DiskBudget(first.budget_bytes)
+    cache, kept = ClipCache(tmp_path, budget.account("clips")), KeptClips(first.budget_bytes)
+    shared = {"budget_bytes": first.budget_bytes, "budget": budget, "cache": cache, "kept": kept}
+    damaged = FlippingSource(first.data, place_inside(first, "source/5.mp4"), times=1000)
+    with running(first, tmp_path, source=damaged, decode=any_frames, **shared) as epoch:  # type: ignore[arg-type]
+        epoch.serve()
+        assert len(epoch.recorder.of(events.ArchiveSuspect)) == 1
+    assert len(kept) == 8
+    state = later.start(first.budget_bytes)
+    # The decoder of made clips refuses damaged ones.
+    with running(later, tmp_path, state=state, **shared) as epoch:  # type: ignore[arg-type]
+        assert epoch.serve() == later.expected()[0]
+        assert len(epoch.recorder.of(events.ClipReused)) == 7
+        assert len(epoch.recorder.of(events.ClipArrived)) == 1
+
+
 # ---------------------------------------------------------------------- called off
 
 
