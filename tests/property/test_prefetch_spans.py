@@ -15,13 +15,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reelstream.cache import ClipCache, DiskBudget
+from reelstream.cache import ClipCache, DiskBudget, KeptClips
 from reelstream.cache.clips import Survivor
 from reelstream.cache.names import ClipName
 from reelstream.prefetch.state import EpochState
+from reelstream.telemetry import events
 from reelstream.types import SpanKind
 from unit.prefetch.pipeline_kit import CLIP_FRAMES_BYTES, MadeSource, running
-from unit.prefetch.span_worlds_kit import SpanWorld, media_archive
+from unit.prefetch.span_worlds_kit import SpanWorld, Verified, media_archive
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -91,10 +92,13 @@ def test_spans_of_any_kind_resume_on_an_empty_machine_to_the_quiet_runs_rest(
     world: SpanWorld, way: dict[str, Any], other_way: dict[str, Any], cuts: list[int]
 ) -> None:
     expected, digest = world.expected()
-    state, done = world.start(), 0
+    state, done, learned = world.start(), 0, Verified()
     for percent in cuts:
         num_consumed = percent * len(expected) // 100 - done
-        with tempfile.TemporaryDirectory() as folder, running(world, Path(folder), state=state, **way) as epoch:
+        with (
+            tempfile.TemporaryDirectory() as folder,
+            running(world, Path(folder), state=state, learned=learned, **way) as epoch,
+        ):
             served = epoch.serve(num_consumed + 5)
             assert served == expected[done : done + len(served)]
             if num_consumed:
@@ -106,14 +110,63 @@ def test_spans_of_any_kind_resume_on_an_empty_machine_to_the_quiet_runs_rest(
     source = MadeSource(world.data)
     with (
         tempfile.TemporaryDirectory() as folder,
-        running(world, Path(folder), state=state, budget_bytes=larger, source=source, **other_way) as epoch,
+        running(
+            world, Path(folder), state=state, budget_bytes=larger, source=source, learned=learned, **other_way
+        ) as epoch,
     ):
         assert epoch.serve() == expected[done:]
         final = epoch.pipeline.state_after(None)
     assert final.order_digest == digest
     assert final.books.delivered == len({row for _, row in expected})
     assert final.num_consumed == len(expected)
+    assert comparable(final) == comparable(quiet_end(world))
+    if world.limit is None and not world.is_known:
+        # Whoever has read which of their pieces.
+        assert set(learned.paths) == set(world.data)
     assert sum(source.fetched.values()) <= world.most_bytes_from(state)
+
+
+def quiet_end(world: SpanWorld) -> EpochState:
+    """The state at the end of an epoch that nothing disturbs."""
+    with tempfile.TemporaryDirectory() as folder, running(world, Path(folder)) as epoch:
+        epoch.serve()
+        return epoch.pipeline.state_after(None)
+
+
+def comparable(state: EpochState) -> dict[str, Any]:
+    """What of a state does not depend on who read what, and on when rows became known."""
+    values: dict[str, Any] = json.loads(json.dumps(state.to_json()))
+    for lane in values["lanes"]:
+        del lane["mark"]
+    for reports in values["reports"].values():
+        for report in reports:
+            del report["border_offset"]
+        reports.sort(key=lambda report: report["first_byte"])
+    return values
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    worlds(), st.lists(ways_of_working(), min_size=2, max_size=3), st.sampled_from([0.1, 0.5, 1.0]), st.integers(0, 9)
+)
+def test_clips_that_stay_change_no_order_and_are_not_fetched_again(
+    world: SpanWorld, ways: list[dict[str, Any]], kept_share: float, most: int
+) -> None:
+    expected, _ = world.expected()
+    with tempfile.TemporaryDirectory() as folder:
+        budget = DiskBudget(world.budget_bytes)
+        cache = ClipCache(Path(folder), budget.account("clips"))
+        kept = KeptClips(int(kept_share * world.budget_bytes))
+        shared: dict[str, Any] = {"budget": budget, "cache": cache, "kept": kept}
+        for way in ways:
+            reused = {file.path for file in kept.files}
+            with running(world, Path(folder), **shared, **way) as epoch:
+                assert epoch.serve() == expected
+                num_reused = len(epoch.recorder.of(events.ClipReused))
+            assert bool(num_reused) <= (world.is_known and bool(reused))
+        # And an epoch that is broken off leaves what was kept, and nothing else.
+        with running(world, Path(folder), **shared, **ways[0]) as epoch:
+            epoch.serve(most)
 
 
 @settings(max_examples=30, deadline=None)

@@ -331,10 +331,14 @@ class Board:
         window = lane.windows[0]
         window.cursor += 1
         lane.slot += 1
+        reports = _taken(window.reports_before)
         if window.cursor == len(window.order):
             lane.windows.popleft()
             self._finished.append((lane.number, window))
-            step.reports = window.reports
+            reports += window.reports
+            if lane.windows:
+                reports += _taken(lane.windows[0].reports_before)
+        step.reports = reports
         step.lane, step.after = lane.number, self._lane_state(lane, window)
         self._journal.append(step)
 
@@ -431,3 +435,9 @@ class Board:
         self._ahead = [
             (lane.windows[0].number, lane.windows[0].cursor) if lane.windows else (0, 0) for lane in self.lanes
         ]
+
+
+def _taken(reports: list[tuple[str, CutReport]]) -> list[tuple[str, CutReport]]:
+    taken = reports.copy()
+    reports.clear()
+    return taken

@@ -88,10 +88,11 @@ class Window:
     """From where its first clip can be read again; None for the span's beginning."""
     end_mark: Mark | None = None
     """From where the clip after its last one can be read."""
+    reports_before: list[tuple[str, CutReport]] = field(default_factory=list)
+    """By archive, what was found of spans that were read to their end before it began: who begins there does not read
+    them again."""
     reports: list[tuple[str, CutReport]] = field(default_factory=list)
-    """By archive, what was found of the spans that were read to their end before it was closed."""
-    problems: list[tuple[str, str]] = field(default_factory=list)
-    """By archive, what ended the reading of spans before it was closed."""
+    """And of those that were read to their end before it was closed."""
 
 
 @dataclass(eq=False, slots=True)

@@ -15,7 +15,8 @@ from dataclasses import dataclass, field
 from reelstream.archive import ArchiveIndex, BytesSource, IndexingPass, IndexRow, Member
 from reelstream.archive.cuts.cut import read_cut
 from reelstream.cache import allocated_bytes
-from reelstream.prefetch.plan import EpochPlan
+from reelstream.prefetch.lanes.host import SpanResult
+from reelstream.prefetch.plan import EpochPlan, LearnNothing
 from reelstream.prefetch.state import EpochState, SpanSettings
 from reelstream.schedule import (
     KnownMember,
@@ -75,6 +76,22 @@ class Met:
     """Of the catalog."""
     holder: MadeMember | None
     """Whose bytes it has; None where it has none."""
+
+
+class Verified(LearnNothing):
+    """Notes which archives were found true, and what came of their spans."""
+
+    def __init__(self) -> None:
+        self.paths: list[str] = []
+        self.results: list[SpanResult] = []
+
+    def finished(self, result: SpanResult) -> None:
+        """Take what came of a span."""
+        self.results.append(result)
+
+    def verified(self, archive: Archive, reports: Sequence[object], sha256: str | None) -> None:
+        """An archive is true."""
+        self.paths.append(archive.path)
 
 
 @dataclass

@@ -9,7 +9,7 @@ import io
 import struct
 import tarfile
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -20,15 +20,13 @@ from reelstream.archive.cuts.cut import CutReader
 from reelstream.cache import ClipCache, DiskBudget, KeptClips
 from reelstream.cancel import Cancellation, Cancelled
 from reelstream.errors import ArchiveError, BudgetTooSmallError
-from reelstream.prefetch.lanes.host import SpanResult
 from reelstream.prefetch.pipeline import EpochPipeline
-from reelstream.prefetch.plan import LearnNothing
 from reelstream.prefetch.state import Mark
 from reelstream.prefetch.windows import Window
 from reelstream.telemetry import events
 from reelstream.types import Archive, DecodedClip, FrameSampling, Span, SpanKind
 from unit.prefetch.pipeline_kit import MadeArchive, MadeMember, MadeSource, running
-from unit.prefetch.span_worlds_kit import ROW_LAG_BYTES, SpanWorld, media_archive
+from unit.prefetch.span_worlds_kit import ROW_LAG_BYTES, SpanWorld, Verified, media_archive
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -77,22 +75,6 @@ class FlippingSource(MadeSource):
                 yield chunk[:offset] + bytes([chunk[offset] ^ 16]) + chunk[offset + 1 :]
             else:
                 yield chunk
-
-
-class Verified(LearnNothing):
-    """Notes which archives were found true, and what came of their spans."""
-
-    def __init__(self) -> None:
-        self.paths: list[str] = []
-        self.results: list[SpanResult] = []
-
-    def finished(self, result: SpanResult) -> None:
-        """Take what came of a span."""
-        self.results.append(result)
-
-    def verified(self, archive: Archive, reports: Sequence[object], sha256: str | None) -> None:
-        """An archive is true."""
-        self.paths.append(archive.path)
 
 
 # ---------------------------------------------------------------------- clips that are not what the index says

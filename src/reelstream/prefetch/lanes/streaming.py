@@ -241,7 +241,9 @@ class StreamingLane:
             end_member=num_before,
             mark=mark,
             end_mark=mark,
+            reports_before=self._reports,
         )
+        self._reports = []
         self._recent = [*self._recent[-1:], window]
         return window
 
