@@ -6,11 +6,13 @@ import contextlib
 import dataclasses
 import gzip
 import io
+import itertools
 import struct
 import tarfile
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -20,6 +22,7 @@ from reelstream.archive.cuts.cut import CutReader
 from reelstream.cache import ClipCache, DiskBudget, KeptClips
 from reelstream.cancel import Cancellation, Cancelled
 from reelstream.errors import ArchiveError, BudgetTooSmallError
+from reelstream.prefetch.lanes import streaming
 from reelstream.prefetch.pipeline import EpochPipeline
 from reelstream.prefetch.state import Mark
 from reelstream.prefetch.windows import Window
@@ -328,6 +331,23 @@ def test_the_marks_of_a_closed_window_are_places_in_its_spans(
         assert met_from(world, world.spans[0][ordinal], mark) == [
             clip.path for clip in world.clips_in(world.spans[0][ordinal])[mark.clips :]
         ]
+
+
+@pytest.mark.parametrize("cut_bytes", [130_000, 400_000, 10_000_000])
+def test_where_keeping_what_is_learned_takes_long_marks_lie_further_back_and_not_at_the_beginning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cut_bytes: int
+) -> None:
+    world = world_of(SpanKind.CUT, *clips(0, 40), lanes=1, cut_bytes=cut_bytes, cache_size=2)
+    world.spans[0].sort(key=lambda span: span.first_byte)
+    # A second at each look: what is kept takes far more than its share of the time.
+    clock = itertools.count()
+    monkeypatch.setattr(streaming, "time", SimpleNamespace(monotonic=lambda: float(next(clock))))
+    with running(world, tmp_path) as epoch:
+        while (ready := epoch.pipeline.next_sample()) is not None:
+            (lane,) = epoch.pipeline.state_after(ready.served.position).lanes
+            if lane.span < len(world.spans[0]):
+                lag_clips = 2 + -(-ROW_LAG_BYTES // 60_000)
+                assert (lane.mark.clips if lane.mark else 0) >= 0.75 * lane.member - lag_clips
 
 
 @pytest.mark.parametrize("prefetch", [True, False])

@@ -25,6 +25,9 @@ _QUOTA_MARGIN_BYTES = 1 << 18
 
 # What is learned of a span is written anew as it grows: this share of a lane's time may go into it.
 _MOST_KEEPING_SHARE = 0.03
+# And as often as it has grown by this much, however little time that took: a span that is read in a second has marks
+# too. All of that together is as much as is written five times.
+_KEPT_ANEW_GROWTH = 1.25
 
 _CUT_SHORT = "cut short with its archive"
 
@@ -145,10 +148,10 @@ class StreamingLane:
 
     def _begin(self, span: Span, ordinal: int) -> tuple[SpanReading, int]:
         """Return a reading of the span, and how many of its clips lie before where it begins."""
+        self._num_kept = 0
         if self._reading is not None and self._reading.go_on_into(span):
             return self._reading, 0
         self._stop_reading()
-        self._num_kept = 0
         mark = self._state.mark if ordinal == self._state.span else None
         source = PacedSource(
             span.archive,
@@ -269,12 +272,12 @@ class StreamingLane:
                     window.end_mark = mark
 
     def _keep_learned(self) -> None:
-        """Have the rows kept that are known so far, as often as takes little time."""
+        """Have the rows kept that are known so far, as often as takes little time in all."""
         reading = self._reading
         if reading is None or not reading.all_known or len(reading.rows) == self._num_kept:
             return
         started_s = time.monotonic()
-        if started_s >= self._keep_next_s:
+        if started_s >= self._keep_next_s or len(reading.rows) >= self._num_kept * _KEPT_ANEW_GROWTH:
             self._host.learned(reading.span, reading.rows, reading.bookmark)
             ended_s = time.monotonic()
             self._num_kept = len(reading.rows)
