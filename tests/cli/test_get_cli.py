@@ -168,6 +168,21 @@ def test_bytes_that_are_not_those_that_were_indexed_are_not_written(
     assert "hint: " in streams.err
 
 
+def test_a_video_that_nothing_vouches_for_is_not_said_to_be_verified(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "hub" / REPO_ID / "s"
+    folder.mkdir(parents=True)
+    (folder / "s_cap.json").write_text("[]")
+    (folder / "small.wmv").write_bytes(LOOSE)  # neither of a name nor of a size that the Hub keeps as a large file
+    with HubProcess(tmp_path / "hub") as hub:
+        assert Client(hub, tmp_path / "cache").run("get", "small.wmv", "-o", str(tmp_path / "out")) == 0
+    assert _files_below(tmp_path / "out") == {"small.wmv": LOOSE}
+    streams = capsys.readouterr()
+    assert "small.wmv is verified by its size only" in streams.err
+    assert "verified, in" not in streams.err
+
+
 # ---------------------------------------------------------------------- where nothing is known
 
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from reelstream.archive import RequestCosts
+from reelstream.archive.seek.row_kinds import DigestKind
 from reelstream.cli.dataset_options import (
     OpenedDataset,
     add_connections_argument,
@@ -141,9 +142,12 @@ class _Getting:
                 if result.error is not None:
                     errors.append(result.error)
         num_requests = sum(read.size_bytes > 0 for read in reads)
+        unproven = [row.name for read in reads for row in read.rows if row.digest_kind is DigestKind.NONE]
+        for name in unproven:
+            say(f"{name} is verified by its size only: the Hub names no digest of it")
         say(
-            f"fetched {count(num_written, 'clip')}, verified, in {count(num_requests, 'request')} of "
-            f"{format_bytes(self._read_bytes - before_bytes)}"
+            f"fetched {count(num_written, 'clip')}{'' if unproven else ', verified'}, "
+            f"in {count(num_requests, 'request')} of {format_bytes(self._read_bytes - before_bytes)}"
         )
         for error in errors:
             self.tell_failure(error)
