@@ -93,12 +93,14 @@ class ClipCache:
         self._lock = threading.Lock()
         self._clips: set[ClipFile] = set()
         self._survivors: dict[str, ClipFile] = {}
+        self._used_bytes = 0
         self._next_number = 0
 
     @property
     def used_bytes(self) -> int:
-        """Bytes reserved by whole and partly written clips."""
-        return self._account.used_bytes
+        """Bytes reserved by this cache's whole and partly written clips; others may share its account."""
+        with self._lock:
+            return self._used_bytes
 
     @property
     def survivor_bytes(self) -> int:
@@ -117,7 +119,17 @@ class ClipCache:
 
     def try_reserve(self, size_bytes: int) -> bool:
         """Reserve the room of a clip that `write` is then called for; return whether there was room."""
-        return self._account.try_reserve(self.cost_bytes(size_bytes))
+        cost_bytes = self.cost_bytes(size_bytes)
+        if not self._account.try_reserve(cost_bytes):
+            return False
+        with self._lock:
+            self._used_bytes += cost_bytes
+        return True
+
+    def _release(self, size_bytes: int) -> None:
+        with self._lock:
+            self._used_bytes -= size_bytes
+        self._account.release(size_bytes)
 
     def write(
         self,
@@ -150,7 +162,7 @@ class ClipCache:
         except BaseException:
             with contextlib.suppress(OSError):
                 part.unlink(missing_ok=True)
-            self._account.release(clip.reserved_bytes)
+            self._release(clip.reserved_bytes)
             raise
         with self._lock:
             self._clips.add(clip)
@@ -207,7 +219,7 @@ class ClipCache:
             clip.path.unlink(missing_ok=True)
         with self._lock:
             self._clips.remove(clip)
-        self._account.release(clip.reserved_bytes)
+        self._release(clip.reserved_bytes)
 
     def clear(self, keep: Iterable[ClipFile] = ()) -> None:
         """Delete all clips but those of `keep`, which are not survivors; leased ones go when their leases end."""
@@ -228,7 +240,7 @@ class ClipCache:
         """
         for survivor in survivors:
             clip = ClipFile(survivor.path, survivor.size_bytes, self.cost_bytes(survivor.size_bytes), verified=False)
-            if survivor.identity in self._survivors or not self._account.try_reserve(clip.reserved_bytes):
+            if survivor.identity in self._survivors or not self.try_reserve(clip.size_bytes):
                 with _disk_errors(clip.path):
                     clip.path.unlink(missing_ok=True)
                 continue
@@ -298,7 +310,7 @@ class ClipCache:
                 problems.append(f"{name} takes {status.st_blocks * 512} bytes, {clip.reserved_bytes} are reserved")
         reserved_bytes = sum(clip.reserved_bytes for clip in booked.values())
         if reserved_bytes != self.used_bytes:
-            problems.append(f"clips reserve {reserved_bytes} bytes, their account says {self.used_bytes}")
+            problems.append(f"clips reserve {reserved_bytes} bytes, {self.used_bytes} are booked")
         return problems
 
 
