@@ -11,7 +11,7 @@ from reelstream.cache import allocated_bytes
 from reelstream.cancel import Cancellation
 from reelstream.catalog import Catalog
 from reelstream.errors import ArchiveError
-from reelstream.prefetch.lanes.host import ArchiveSource, StreamingHost, identity_of
+from reelstream.prefetch.lanes.host import ArchiveSource, SpanResult, StreamingHost, identity_of
 from reelstream.prefetch.lanes.known_part import KnownPart
 from reelstream.prefetch.lanes.paced import PacedSource
 from reelstream.prefetch.lanes.reading import AnyMember, RowMember, SpanReading
@@ -112,7 +112,12 @@ class StreamingLane:
         """Read one span; return False when no more clips are wanted: then no window is forming."""
         span = self._spans[ordinal]
         num_before = self._state.member if ordinal == self._state.span else 0
-        reading, num_met = self._begin(span, ordinal)
+        try:
+            reading, num_met = self._begin(span, ordinal)
+        except ArchiveError as error:
+            # A zip without a directory is known to be damaged before any member of it.
+            self._host.finish_span(self._lane, _unreadable(span, error))
+            return True
         clips: list[int] = []
         num_unreferenced = 0
         problem: ArchiveError | None = None
@@ -298,3 +303,18 @@ class StreamingLane:
         window.reports, self._reports = self._reports, []
         self._former.close()
         self._host.close_window(self._lane, window)
+
+
+def _unreadable(span: Span, problem: ArchiveError) -> SpanResult:
+    """Return what came of a span that could not even be begun."""
+    return SpanResult(
+        span=span,
+        clips=(),
+        num_unreferenced=0,
+        report=None,
+        rows=None,
+        bookmark=None,
+        sha256=None,
+        index=None,
+        problem=problem,
+    )
