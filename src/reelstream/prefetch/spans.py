@@ -6,6 +6,7 @@ completed in the middle of an epoch changes nothing before the next one.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import shlex
@@ -15,7 +16,7 @@ from typing import Literal
 
 from reelstream.archive import ArchiveIndex
 from reelstream.catalog import Catalog, SubsetLayout
-from reelstream.errors import ConfigError, StateError
+from reelstream.errors import ArchiveError, ConfigError, StateError
 from reelstream.indexes import IndexStore
 from reelstream.prefetch.learned_rows import LearnedRows
 from reelstream.prefetch.options import LEAST_CUT_BYTES, StreamOptions
@@ -79,7 +80,7 @@ class SpanPlanner:
         self._named_parts = named_parts
         self._indexes = indexes
         self._directory = directory
-        self._directories: dict[str, ArchiveIndex] = {}
+        self._directories: dict[str, ArchiveIndex | None] = {}
         self._archives = [archive for layout in layouts for archive in layout.archives]
         self._known: _Known | None = None
 
@@ -91,14 +92,16 @@ class SpanPlanner:
         Args:
             epoch: Which one.
             before: What an epoch of this run before it had: how subsets are divided into parts stays, and with
-                a limit all does, so that the clips are the same in every epoch.
+                a limit all but the part does, so that the clips are the same in every epoch of a part.
 
         Raises:
             ConfigError: Where blocks are asked for and not all members are known, or a part would be empty.
         """
         options = self._options
-        if options.limit is not None and before is not None:
-            return before
+        if options.limit is not None and before is not None and before.parts == options.parts:
+            again = self._again(before, epoch)
+            if again is not None:
+                return again
         settings = SpanSettings(
             kind=SpanKind.ARCHIVE,
             cut_bytes=self._cut_bytes(),
@@ -115,6 +118,21 @@ class SpanPlanner:
                 raise self._unknown_members()
         self._refuse_empty(self._unknown_spans(settings), epoch)
         return settings if settings.cut_bytes is None else dataclasses.replace(settings, kind=SpanKind.CUT)
+
+    def _again(self, before: SpanSettings, epoch: int) -> SpanSettings | None:
+        """Return the spans of an epoch before, of the part whose turn it is; None where blocks of it are not known."""
+        settings = dataclasses.replace(before, part_of=self._part_of(epoch))
+        if settings == before:
+            return before
+        if settings.kind is SpanKind.BLOCK:
+            known = self._learned(dataclasses.replace(settings, known=None))
+            return None if known is None else known.settings
+        self._refuse_empty(self._unknown_spans(settings), epoch)
+        return settings
+
+    def share_of(self, subset: str) -> float:
+        """Return about how much of a subset an epoch takes, from 0 to 1."""
+        return len(self._named_parts.get(subset, (0,))) / self._options.parts
 
     def num_lanes(self, settings: SpanSettings) -> int:
         """Return how many lanes an epoch of these spans has: an empty one would only make others' windows smaller."""
@@ -161,7 +179,22 @@ class SpanPlanner:
     def _part_rule(self) -> Literal["bytes", "members"]:
         if self._options.parts == 1 or self._options.spans in {"archive", "cut"}:
             return "bytes"
+        if self._all_cuts_known():
+            # A run of these very parts has learned them: one that goes on shall divide the subsets as it did.
+            return "bytes"
         return "members" if all(self._index(archive) for archive in self._archives) else "bytes"
+
+    def _all_cuts_known(self) -> bool:
+        cut_bytes = self._cut_bytes()
+        if cut_bytes is None:
+            # Parts are of whole archives, whoever learned them.
+            return True
+        cuts = (
+            self._indexes.find_cut(span.archive, span.first_byte)
+            for span in cut_spans(self._archives, cut_bytes, can_cut=_can_cut)
+            if span.kind is SpanKind.CUT
+        )
+        return all(cut is not None and cut.report is not None for cut in cuts)
 
     def _refuse_empty(self, spans: Sequence[Span], epoch: int) -> None:
         if not spans:
@@ -286,8 +319,9 @@ class SpanPlanner:
             return self._indexes.find(archive)
         if archive.path not in self._directories:
             index = self._indexes.find(archive) if archive.kind is ContainerKind.ZIP else None
-            index = index or self._directory(archive)
-            assert index is not None, "zips and files name their members"
+            # Whoever reads it says what is wrong with it, and whether that ends the epoch.
+            with contextlib.suppress(ArchiveError):
+                index = index or self._directory(archive)
             self._directories[archive.path] = index
         return self._directories[archive.path]
 

@@ -70,6 +70,11 @@ class SpanSettings:
     entry_rule: int = ENTRY_RULE_VERSION
     """By which rule cuts are entered."""
 
+    def share_of(self, subset: str) -> float:
+        """Return about how much of a subset the epoch takes, from 0 to 1."""
+        parts = self.part_of.get(subset)
+        return 1.0 if parts is None else len(parts) / self.parts
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mark:
