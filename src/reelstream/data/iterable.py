@@ -243,11 +243,7 @@ class StreamingVideoDataset(IterableDataset[Sample]):
 
     def __len__(self) -> int:
         """Samples of an epoch: the catalog's; with `limit` or `parts`, as many as so many clips have on average."""
-        catalog = self._opened().catalog
-        num_clips = catalog.num_clips / self.options.parts
-        if self.options.limit is not None:
-            num_clips = min(num_clips, self.options.limit)
-        return max(1, round(num_clips * catalog.num_samples / catalog.num_clips))
+        return max(1, round(self._opened().mean_epoch_samples))
 
     def set_epoch(self, epoch: int) -> None:
         """Let the next iteration serve `epoch`; the epoch that runs, or whose state was loaded, goes on where it is."""

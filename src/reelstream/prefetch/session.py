@@ -89,6 +89,8 @@ class StreamSession:
             self.folder = stack.enter_context(RunFolder(options.cache_dir, adopt=True))
             self._cache = ClipCache(self.folder.path, budget.account("clips"))
             self._cache.take_over(self.folder.survivors)
+            # Their room is given back: whoever shares the budget, or opens this dataset anew, has it then.
+            stack.callback(self._cache.clear)
             stack.callback(self._cache.drop_survivors)
             budget.account("folders").reserve(FOLDERS_BYTES)
             stack.callback(budget.account("folders").release, FOLDERS_BYTES)
@@ -342,7 +344,9 @@ class StreamSession:
 
     def _divide(self, settings: EpochSettings) -> KeepLimits:
         """Divide the clip budget between clips that stay and clips that move, and let go of what is of no more use."""
-        num_clips = self.catalog.num_clips // settings.spans.parts
+        num_clips = int(
+            sum(self.catalog.clips_in(name) * settings.spans.share_of(name) for name in self.catalog.subsets)
+        )
         num_clips = num_clips if settings.limit is None else min(num_clips, settings.limit)
         size_bytes = sum(layout.archive_size_bytes for layout in self.layouts)
         limits = KeepLimits.of(
@@ -353,13 +357,29 @@ class StreamSession:
             mean_clip_bytes=size_bytes / max(1, self.catalog.num_clips) + block_bytes_of(self.folder.path) / 2,
             num_clips=num_clips,
         )
-        if not self.options.keep_clips:
+        if not (self.options.keep_clips and self._may_use_again(settings)):
             limits = KeepLimits(kept_bytes=0, moving_bytes=None)
         before, self._kept.limit_bytes = self._spans_before, limits.kept_bytes
         if before is not None and before.part_of != settings.spans.part_of:
             # Clips of another part would only take this one's room.
             self.drop_kept()
         return limits
+
+    def _may_use_again(self, settings: EpochSettings) -> bool:
+        """Return whether a later epoch can use what stays: only one of blocks does, all others read what they pass."""
+        if self.options.limit is not None:
+            # All its epochs have the spans of the first.
+            return settings.spans.kind is SpanKind.BLOCK
+        return self.options.spans in {"auto", "block"}
+
+    @property
+    def mean_epoch_samples(self) -> float:
+        """Samples of an epoch on average: those of the catalog, or the share of them that parts and limit take."""
+        catalog, limit = self.catalog, self.options.limit
+        shares = {name: self._planner.share_of(name) for name in catalog.subsets}
+        num_samples = sum(catalog.samples_in(name) * share for name, share in shares.items())
+        num_clips = sum(catalog.clips_in(name) * share for name, share in shares.items())
+        return num_samples if limit is None or limit >= num_clips else num_samples * limit / num_clips
 
     def save_indexes(self, store: IndexStore) -> bool:
         """Put what is known of the archives so far into another store; return whether all of it is there.
