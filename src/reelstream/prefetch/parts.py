@@ -27,10 +27,12 @@ def split_parts(
     parts_of: dict[str, tuple[int, ...]] = {}
     subsets: list[str] = []
     folders = {file.path.rpartition("/")[0] for file in repository.files}
+    whole: set[str] = set()
     for name in names:
         match = None if name.strip("/") in folders else _PART.fullmatch(name)
         if match is None:
             subsets.append(name)
+            whole.add(name.strip("/"))
             continue
         subset, part = match["subset"], int(match["part"])
         if not 1 <= part <= num_parts or num_parts == 1:
@@ -41,4 +43,9 @@ def split_parts(
         if subset not in parts_of:
             subsets.append(subset)
         parts_of[subset] = tuple(sorted({*parts_of.get(subset, ()), part - 1}))
+    if both := whole & parts_of.keys():
+        name = min(both)
+        raise ConfigError(
+            f"subsets names {name}, and parts of it as well", "name its parts, or the subset alone: all of its parts"
+        )
     return subsets, [parts_of.get(subset, ()) for subset in subsets]
