@@ -8,6 +8,7 @@ import functools
 import os
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -15,7 +16,7 @@ from reelstream.archive import ArchiveIndex
 from reelstream.archive.containers import Container, read_directory
 from reelstream.archive.cuts.entry import ENTRY_RULE_VERSION
 from reelstream.archive.seek.inflate import block_inflation
-from reelstream.cache import ClipCache, DiskBudget, KeepLimits, KeptClips, Room, RunFolder
+from reelstream.cache import Account, ClipCache, DiskBudget, KeepLimits, KeptClips, Room, RunFolder
 from reelstream.cache.budget import BLOCK_BYTES, block_bytes_of
 from reelstream.cancel import Cancellation
 from reelstream.catalog import Catalog, SubsetLayout, catalog_folder, select_subsets
@@ -380,6 +381,18 @@ class StreamSession:
         num_samples = sum(catalog.samples_in(name) * share for name, share in shares.items())
         num_clips = sum(catalog.clips_in(name) * share for name, share in shares.items())
         return num_samples if limit is None or limit >= num_clips else num_samples * limit / num_clips
+
+    def open_store(self, folder: Path, account: Account) -> IndexStore:
+        """Return a store of this dataset's indexes elsewhere, with room set aside for it and what it holds counted.
+
+        Raises:
+            BudgetTooSmallError: Where there is no room for it.
+            DiskError: Where the folder cannot be listed.
+        """
+        account.set_aside(self.index_room_bytes)
+        store = IndexStore(folder, account, telemetry=self.telemetry)
+        store.open(self._indexed_archives)
+        return store
 
     def save_indexes(self, store: IndexStore) -> bool:
         """Put what is known of the archives so far into another store; return whether all of it is there.

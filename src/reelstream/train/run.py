@@ -233,9 +233,7 @@ class _Run:
         options, dataset = self._options, self._dataset
         assert dataset is not None, "opened before"
         loaded = self._load_model(dataset)
-        account = self._budget.account("saved indexes")
-        account.set_aside(dataset.session.index_room_bytes)
-        self._saved_indexes = IndexStore(self._folder.indexes, account, telemetry=self._telemetry)
+        self._saved_indexes = dataset.session.open_store(self._folder.indexes, self._budget.account("saved indexes"))
         set_checkpoints_aside(
             self._budget,
             size_bytes=checkpoint_size_bytes(loaded, options.checkpoints),
