@@ -81,20 +81,3 @@ class Learned(Protocol):
     def verified(self, archive: Archive, reports: Sequence[CutReport], sha256: str | None) -> None:
         """All pieces of an archive were read, and are what was packed: its index can be put together."""
         ...
-
-
-class LearnNothing:
-    """Keeps nothing: for archives that nobody could find again."""
-
-    def known_part(self, span: Span, mark: Mark | None) -> KnownPart | None:  # noqa: ARG002
-        """Return nothing."""
-        return None
-
-    def learned(self, span: Span, rows: Sequence[IndexRow], bookmark: Bookmark | None) -> None:
-        """Forget it."""
-
-    def finished(self, result: SpanResult) -> None:
-        """Forget it."""
-
-    def verified(self, archive: Archive, reports: Sequence[CutReport], sha256: str | None) -> None:
-        """Forget it."""

@@ -22,8 +22,8 @@ from reelstream.cancel import Cancellation
 from reelstream.catalog import Catalog, SubsetLayout, catalog_folder, select_subsets
 from reelstream.errors import BudgetTooSmallError, StateError
 from reelstream.indexes import INDEX_FOLDER, IndexStore, set_aside_bytes
+from reelstream.indexes.sources import CancellableSource
 from reelstream.prefetch.catalogs import opened_catalog, remove_unused
-from reelstream.prefetch.lanes.paced import PublishedSource
 from reelstream.prefetch.learned import IndexKeeper
 from reelstream.prefetch.options import StreamOptions
 from reelstream.prefetch.parts import split_parts
@@ -279,11 +279,14 @@ class StreamSession:
 
     def read(self, archive: Archive, first_byte: int, end_byte: int, cancellation: Cancellation) -> Iterator[bytes]:
         """Yield published bytes of an archive. See `ArchiveSource`."""
+        return self._file(archive).read(first_byte, end_byte, cancellation)
+
+    def _file(self, archive: Archive) -> RemoteFile:
         with self._files_lock:
             file = self._files.get(archive.path)
             if file is None:
                 file = self._files[archive.path] = self._client.open(self.repository, archive.file)
-        return file.read(first_byte, end_byte, cancellation)
+        return file
 
     @contextlib.contextmanager
     def _opened_indexes(self) -> Iterator[IndexStore]:
@@ -308,7 +311,7 @@ class StreamSession:
 
     def _directory(self, archive: Archive) -> ArchiveIndex | None:
         """Return the members that a container names before any of them is read; None where only a pass can tell."""
-        source = PublishedSource(archive, self, Cancellation())
+        source = CancellableSource(self._file(archive), Cancellation())
         directory = read_directory(Container.of(archive), source)
         return None if directory is None else directory.index
 

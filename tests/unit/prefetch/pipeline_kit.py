@@ -20,13 +20,18 @@ from typing import Any, Literal
 import numpy as np
 
 from catalog_kit import MadeRepository, record
+from reelstream.archive import IndexRow
+from reelstream.archive.cuts.bookmark import Bookmark
+from reelstream.archive.cuts.report import CutReport
 from reelstream.cache import ClipCache, DiskBudget, KeptClips, Room, allocated_bytes
 from reelstream.cancel import Cancellation
 from reelstream.catalog import Catalog
 from reelstream.errors import DecodeError
+from reelstream.prefetch.lanes.host import SpanResult
+from reelstream.prefetch.lanes.known_part import KnownPart
 from reelstream.prefetch.pipeline import EpochPipeline
-from reelstream.prefetch.plan import EpochPlan, Learned, LearnNothing
-from reelstream.prefetch.state import EpochSettings, EpochState, SpanSettings
+from reelstream.prefetch.plan import EpochPlan, Learned
+from reelstream.prefetch.state import EpochSettings, EpochState, Mark, SpanSettings
 from reelstream.prefetch.values import Decode, PipelineOptions, ReadySample
 from reelstream.schedule import WindowLimits, archive_spans, lane_quotas
 from reelstream.telemetry import Sink, Telemetry, events
@@ -325,6 +330,23 @@ class World:
                 size_bytes = 0 if member.kind == "link" else allocated_bytes(member.size_bytes)
                 clips.append(MadeClip(number, found.num_samples, size_bytes, bad, found.path, found.subset))  # type: ignore[arg-type]
         return clips
+
+
+class LearnNothing:
+    """Keeps nothing of what readers learn."""
+
+    def known_part(self, span: Span, mark: Mark | None) -> KnownPart | None:
+        """Return nothing."""
+        return None
+
+    def learned(self, span: Span, rows: Sequence[IndexRow], bookmark: Bookmark | None) -> None:
+        """Forget it."""
+
+    def finished(self, result: SpanResult) -> None:
+        """Forget it."""
+
+    def verified(self, archive: Archive, reports: Sequence[CutReport], sha256: str | None) -> None:
+        """Forget it."""
 
 
 @dataclass

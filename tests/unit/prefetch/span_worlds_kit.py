@@ -16,7 +16,7 @@ from reelstream.archive import ArchiveIndex, BytesSource, IndexingPass, IndexRow
 from reelstream.archive.cuts.cut import read_cut
 from reelstream.cache import allocated_bytes
 from reelstream.prefetch.lanes.host import SpanResult
-from reelstream.prefetch.plan import EpochPlan, LearnNothing
+from reelstream.prefetch.plan import EpochPlan
 from reelstream.prefetch.state import EpochState, SpanSettings
 from reelstream.schedule import (
     KnownMember,
@@ -29,7 +29,7 @@ from reelstream.schedule import (
 )
 from reelstream.types import Archive, RepositoryFile, Span, SpanKind
 from unit.prefetch.board_kit import Case, MadeClip
-from unit.prefetch.pipeline_kit import SUBSETS, MadeArchive, MadeMember, World
+from unit.prefetch.pipeline_kit import SUBSETS, LearnNothing, MadeArchive, MadeMember, World
 
 CUT_BYTES = 300_000
 BLOCK_BYTES = 250_000

@@ -72,26 +72,3 @@ class PacedSource:
                 self._num_open -= 1
                 self._host.end_range(self._lane)
             position = end
-
-
-class PublishedSource:
-    """A `ByteSource` of an archive whose reads wait for nobody: for the few small ones before an epoch begins."""
-
-    def __init__(self, archive: Archive, source: ArchiveSource, cancellation: Cancellation) -> None:
-        self._archive = archive
-        self._source = source
-        self._cancellation = cancellation
-
-    @property
-    def path(self) -> str:
-        """The archive's path in the repository."""
-        return self._archive.path
-
-    @property
-    def size_bytes(self) -> int:
-        """The archive's size."""
-        return self._archive.size_bytes
-
-    def read(self, first_byte: int, end_byte: int) -> Iterator[bytes]:
-        """Yield a range of the archive."""
-        return self._source.read(self._archive, first_byte, end_byte, self._cancellation)
