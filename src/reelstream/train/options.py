@@ -8,6 +8,8 @@ from typing import Literal
 
 FamilyName = Literal["qwen3_vl", "smolvlm2"]
 Precision = Literal["auto", "float32", "bfloat16"]
+Parallel = Literal["auto", "ddp", "fsdp2", "none"]
+WeightsKind = Literal["full", "adapters"]
 
 
 def _require(condition: bool, sentence: str) -> None:
@@ -69,6 +71,29 @@ class TinyOptions:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LoraOptions:
+    """Low-rank adapters: two small matrices beside each chosen one, trained while the model itself stays as it is."""
+
+    rank: int = 16
+    """Inner size of the two matrices: what is trained, and what a checkpoint takes, grows with it."""
+    alpha: float = 32.0
+    """The adapters' part is scaled by `alpha / rank`."""
+    dropout: float = 0.0
+    """Share of the adapters' inputs that is dropped while training."""
+    targets: Literal["all-linear"] | tuple[str, ...] = "all-linear"
+    """Which layers get adapters: all linear ones but the output embeddings, or those whose names end like these."""
+
+    def __post_init__(self) -> None:
+        _require(self.rank >= 1, f"model.lora.rank must be at least 1, not {self.rank}")
+        _require(self.alpha > 0 and math.isfinite(self.alpha), f"model.lora.alpha must be above 0, not {self.alpha}")
+        _require(0 <= self.dropout < 1, f"model.lora.dropout must be in [0, 1), not {self.dropout}")
+        _require(
+            bool(self.targets) and all(self.targets),
+            "model.lora.targets names no layer; leave it out for all linear ones",
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ModelOptions:
     """Which model is trained."""
 
@@ -86,6 +111,8 @@ class ModelOptions:
     """Qwen3-VL: a clip of more pixels (frames x height x width) is made smaller; None is the model's own value."""
     image_size: int | None = None
     """SmolVLM2: side in pixels of the square that each frame becomes; tiny model only (real ones have one size)."""
+    lora: LoraOptions | None = None
+    """Train adapters beside the model's weights instead of the weights; None trains the weights."""
 
     def __post_init__(self) -> None:
         _require(
@@ -123,7 +150,7 @@ class TrainOptions:
     max_steps: int | None = None
     """Stop after this many optimizer steps, whatever `epochs` says; None does not."""
     batch_size: int = 8
-    """Samples that go through the model at once."""
+    """Samples that go through the model at once, of all ranks together: the number of ranks must divide it."""
     accumulate: int = 1
     """Batches whose gradients make one optimizer step."""
     learning_rate: float = 2e-3
@@ -137,7 +164,13 @@ class TrainOptions:
     precision: Precision = "auto"
     """Arithmetic of forward and backward; weights and optimizer are float32. `auto`: bfloat16 on GPUs that have it."""
     device: str = "auto"
-    """`auto` takes the GPU where there is one; else a name such as `cpu` or `cuda:0`."""
+    """`auto` takes the GPU where there is one, each rank its own; else a name such as `cpu`, `cuda` or `cuda:0`."""
+    parallel: Parallel = "auto"
+    """How several ranks share a model: `ddp` (each holds all of it), `fsdp2` (each holds its part of the weights and
+    of the optimizer), `auto` (`ddp`). One rank shares nothing, whatever this says."""
+    step: str | None = None
+    """Your own `train_step(model, batch)`: `package.module:function` or `path/to/file.py:function`. It is code, so it
+    runs with `reelstream train --trust-imports` only. None takes the cross entropy of the answers' tokens."""
     seed: int = 0
     """Of the initial weights and of dropout."""
     num_threads: int | None = None
@@ -158,6 +191,14 @@ class TrainOptions:
             self.precision in ("auto", "float32", "bfloat16"),
             f"train.precision must be auto, float32 or bfloat16, not {self.precision!r}",
         )
+        _require(
+            self.parallel in ("auto", "ddp", "fsdp2", "none"),
+            f"train.parallel must be auto, ddp, fsdp2 or none, not {self.parallel!r}",
+        )
+        _require(
+            self.step is None or all(self.step.rpartition(":")[::2]),
+            f"train.step must be package.module:function or path/to/file.py:function, not {self.step!r}",
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -170,6 +211,9 @@ class CheckpointOptions:
     """How many stay; the oldest goes once a newer one is durable, so that a save needs room for one more."""
     weights_only: bool = False
     """Leave out the optimizer: a third of the size, and nothing to resume from."""
+    weights: WeightsKind | None = None
+    """`full` saves the base model's weights too, `adapters` those of `model.lora` alone. None takes `adapters` where
+    there are some beside a published model, which can be had again, and else `full`."""
 
     def __post_init__(self) -> None:
         _require(
@@ -177,6 +221,30 @@ class CheckpointOptions:
             f"checkpoints.every_steps must be at least 1, not {self.every_steps}",
         )
         _require(self.keep >= 1, f"checkpoints.keep must be at least 1, not {self.keep}")
+        _require(
+            self.weights in (None, "full", "adapters"),
+            f"checkpoints.weights must be full or adapters, not {self.weights!r}",
+        )
+
+
+def saved_weights(model: ModelOptions, checkpoints: CheckpointOptions) -> WeightsKind:
+    """Return which weights a checkpoint holds.
+
+    Raises:
+        ValueError: Where adapters alone are asked for, and there are none, or nothing to put them beside later. A tiny
+            model's base is random: it exists nowhere but in the run, so it is saved with each checkpoint, which is
+            megabytes; saved once beside them, its loss would make all of them worthless.
+    """
+    if checkpoints.weights != "adapters":
+        has_base_elsewhere = model.lora is not None and model.name is not None
+        return "adapters" if checkpoints.weights is None and has_base_elsewhere else "full"
+    _require(model.lora is not None, "checkpoints.weights is adapters, but model.lora is not set: set both or neither")
+    _require(
+        model.name is not None,
+        "checkpoints.weights is adapters, but the tiny model's random base can be had nowhere again: "
+        "set checkpoints.weights to full, or name a model",
+    )
+    return "adapters"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
