@@ -16,6 +16,7 @@ ReelstreamError
 ├── TrainingDivergedError (ArithmeticError) a loss or gradient that is no number
 ├── DiskError (OSError)                the disk is full, read-only, or not ours to write to
 ├── StateError (ValueError)            a saved state that does not belong to this run
+├── RankLostError (RuntimeError)        another process of the run has died, has left, or never came
 ├── OutOfReachError (LookupError)      a position that this pass has left behind
 └── MissingExtraError (ImportError)    an optional dependency is not installed
 ```
@@ -102,6 +103,10 @@ class DiskError(ReelstreamError, OSError):
 
 class StateError(ReelstreamError, ValueError):
     """A saved state does not belong to this run."""
+
+
+class RankLostError(ReelstreamError, RuntimeError):
+    """Another process of the run, or what connects them, is gone."""
 
 
 class OutOfReachError(ReelstreamError, LookupError):
