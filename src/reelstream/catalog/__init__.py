@@ -16,6 +16,7 @@ from reelstream.catalog.layout import (
     select_subset,
     select_subsets,
 )
+from reelstream.catalog.split import Split, SplitSide
 from reelstream.catalog.storage import Reserve
 
 __all__ = [
@@ -25,6 +26,8 @@ __all__ = [
     "OpenFile",
     "Reserve",
     "SampleSource",
+    "Split",
+    "SplitSide",
     "SubsetLayout",
     "as_messages",
     "build_subset",

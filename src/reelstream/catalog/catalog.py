@@ -14,6 +14,7 @@ import numpy as np
 from reelstream.catalog.build import OpenFile, build_subset
 from reelstream.catalog.format import fingerprint_of, folder_name
 from reelstream.catalog.layout import SubsetLayout
+from reelstream.catalog.split import BoolArray, Split, taken_clips
 from reelstream.catalog.storage import Reserve, size_on_disk
 from reelstream.catalog.subset import SubsetCatalog, open_subset
 from reelstream.telemetry import Telemetry
@@ -38,18 +39,23 @@ class Catalog:
     are the samples of a clip. May be used by several threads at once. Use `open_catalog` or `prepare_catalog` to get
     one, as a context manager or with `close`.
 
+    A catalog may be one side of a split (`on_side`): clips and samples then keep their numbers, but those of the other
+    side are not found in archives, and are counted nowhere but in `num_clips` and `num_samples`.
+
     Attributes:
         fingerprint: SHA-256 over what the catalog is made from: format version, commit, subsets, kinds, and the
             annotation files' paths, sizes and digests. What saved states are compared by.
-        num_clips: Clips that samples refer to.
-        num_samples: Samples.
+        num_clips: Clips that samples refer to, those of the other side included.
+        num_samples: Samples, those of the other side included.
+        taken: Which clips are on this side of the split, num_clips; None where there is no split.
         subsets: Their names, in order.
         left_out: Rows of the annotation files that are no samples, by reason.
         sample_counts: Samples of each clip, int64, num_clips.
     """
 
-    def __init__(self, subsets: Sequence[SubsetCatalog], telemetry: Telemetry) -> None:
+    def __init__(self, subsets: Sequence[SubsetCatalog], telemetry: Telemetry, taken: BoolArray | None = None) -> None:
         self._subsets = tuple(subsets)
+        self.taken = taken
         self._telemetry = telemetry
         self._lock = threading.Lock()
         self._told: set[str] = set()
@@ -68,13 +74,38 @@ class Catalog:
             [np.diff(subset.first_samples) for subset in subsets] or [np.zeros(0)]
         ).astype(np.int64)
 
+    def on_side(self, split: Split) -> Catalog:
+        """Return the same catalog as one side of a split sees it; it shares the mapped files.
+
+        Raises:
+            ConfigError: Where a side of the split would be empty.
+        """
+        if split.side == "all":
+            return Catalog(self._subsets, self._telemetry)
+        paths = (path for subset in self._subsets for path in subset.paths())
+        return Catalog(self._subsets, self._telemetry, taken_clips(split, paths, self.sample_counts))
+
+    def takes(self, clip: int) -> bool:
+        """Return whether a clip is on this side of the split."""
+        return self.taken is None or bool(self.taken[clip])
+
+    @property
+    def num_taken_clips(self) -> int:
+        """Clips on this side of the split."""
+        return self.num_clips if self.taken is None else int(self.taken.sum())
+
+    @property
+    def num_taken_samples(self) -> int:
+        """Samples on this side of the split."""
+        return self.num_samples if self.taken is None else int(self.sample_counts[self.taken].sum())
+
     @property
     def size_bytes(self) -> int:
         """Bytes that the catalog takes on disk, in whole blocks."""
         return sum(size_on_disk(subset.folder) for subset in self._subsets)
 
     def find(self, subset: str, member_name: str) -> int | None:
-        """Return the number of the clip that an archive's member is, None where no sample refers to it.
+        """Return the number of the clip that an archive's member is, None where no sample on this side refers to it.
 
         Names agree exactly once normalised (`./`, double slashes); else one is the end of the other, on a folder's
         border, with at least one folder, and of one clip only: then a notice is given, once a subset. The bare file
@@ -85,6 +116,8 @@ class Catalog:
         if found is None:
             return None
         clip = int(self._first_clips[number]) + found.clip
+        if not self.takes(clip):
+            return None
         if not found.is_exact:
             self._tell_once(subset, member_name, clip)
         return clip
@@ -158,12 +191,16 @@ class Catalog:
         return range(int(self._first_clips[number]), int(self._first_clips[number + 1]))
 
     def clips_in(self, subset: str) -> int:
-        """Return how many clips a subset has."""
-        return self._subsets[self._number_of[subset]].num_clips
+        """Return how many clips a subset has on this side of the split."""
+        clips = self.clips_of(subset)
+        return len(clips) if self.taken is None else int(self.taken[clips.start : clips.stop].sum())
 
     def samples_in(self, subset: str) -> int:
-        """Return how many samples a subset has."""
-        return self._subsets[self._number_of[subset]].num_samples
+        """Return how many samples a subset has on this side of the split."""
+        if self.taken is None:
+            return self._subsets[self._number_of[subset]].num_samples
+        clips = slice(self.clips_of(subset).start, self.clips_of(subset).stop)
+        return int(self.sample_counts[clips][self.taken[clips]].sum())
 
     def close(self) -> None:
         """Let go of the mapped files; the catalog cannot be used afterwards."""

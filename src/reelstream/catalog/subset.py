@@ -73,6 +73,11 @@ class SubsetCatalog:
         path: str = self._paths[clip].as_py()
         return path
 
+    def paths(self) -> list[str]:
+        """The normalised paths of all clips, in their order."""
+        paths: list[str] = self._paths.to_pylist()
+        return paths
+
     def clip_of(self, sample: int) -> int:
         """The clip that a sample belongs to."""
         return int(np.searchsorted(self.first_samples, sample, side="right")) - 1
