@@ -7,7 +7,7 @@ from pathlib import Path
 
 from reelstream.errors import ConfigError
 from reelstream.prefetch.options import StreamOptions
-from reelstream.train.options import CheckpointOptions, EvaluationOptions, ModelOptions, TrainOptions
+from reelstream.train.options import CheckpointOptions, EvaluationOptions, ModelOptions, TrainOptions, saved_weights
 from reelstream.units import ByteRate, ByteSize, Seconds
 
 _LARGE_BUDGET_BYTES = 10**9
@@ -61,6 +61,7 @@ class RunOptions:
                 f"evaluation.subset {self.evaluation.subset} is trained on as well",
                 "take it out of data.subsets: what was trained on says nothing about what was learned",
             )
+        saved_weights(self.model, self.checkpoints)
         if self.local_hub is not None and self.data.endpoint is not None:
             raise ConfigError("local_hub and data.endpoint are both set", "set one of them")
 
