@@ -26,11 +26,9 @@ from reelstream.indexes.fetch import fetch_members, look_through, plan_fetch
 from reelstream.indexes.known import NamePattern, known_archives
 from reelstream.indexes.output import OutputFolder
 from reelstream.indexes.passes import bytes_to_read
-from reelstream.train.interrupt import Interrupted, Interrupts
+from reelstream.interrupt import Interrupted, Interrupts, exit_code_of
 from reelstream.types import Archive
 from reelstream.units import count, format_bytes
-
-_EXIT_BY_SIGNAL = {"SIGINT": 130, "SIGTERM": 143}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -55,8 +53,8 @@ def run(arguments: argparse.Namespace) -> int:
         with Interrupts(), opened_dataset(arguments) as dataset:
             return _get(dataset, arguments)
     except Interrupted as interrupted:
-        say(f"reelstream: stopped by {interrupted.signal_name}; clips that are whole, and what was learned, are kept")
-        return _EXIT_BY_SIGNAL[interrupted.signal_name]
+        say(f"reelstream: stopped by {interrupted.reason}; clips that are whole, and what was learned, are kept")
+        return exit_code_of(interrupted.reason)
 
 
 def _get(dataset: OpenedDataset, arguments: argparse.Namespace) -> int:

@@ -17,11 +17,10 @@ from reelstream.cli.dataset_options import (
 )
 from reelstream.cli.progress import BytesDone, told_progress
 from reelstream.indexes.learn import ArchiveOutcome, LearningProgress, Outcome, learn
-from reelstream.train.interrupt import Interrupted, Interrupts
+from reelstream.interrupt import Interrupted, Interrupts, exit_code_of
 from reelstream.types import Archive, ContainerKind
 from reelstream.units import count, format_bytes
 
-_EXIT_BY_SIGNAL = {"SIGINT": 130, "SIGTERM": 143}
 _VERIFIED_BY = {
     Verification.PROVISIONAL: "each member by itself",
     Verification.CHECKSUM: "checksum",
@@ -45,8 +44,8 @@ def run(arguments: argparse.Namespace) -> int:
             return _check(dataset, arguments) if arguments.check else _learn(dataset, arguments)
     except Interrupted as interrupted:
         again = shlex.join(command_words("index", arguments))
-        say(f"reelstream: stopped by {interrupted.signal_name}; what was learned is kept\n  hint: go on with: {again}")
-        return _EXIT_BY_SIGNAL[interrupted.signal_name]
+        say(f"reelstream: stopped by {interrupted.reason}; what was learned is kept\n  hint: go on with: {again}")
+        return exit_code_of(interrupted.reason)
 
 
 def _learn(dataset: OpenedDataset, arguments: argparse.Namespace) -> int:

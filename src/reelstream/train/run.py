@@ -31,6 +31,7 @@ from reelstream.data.iterable import at_commit_of
 from reelstream.errors import ConfigError, DiskError, ReelstreamError
 from reelstream.hubserver import HubProcess
 from reelstream.indexes import IndexStore
+from reelstream.interrupt import Interrupted, Interrupts
 from reelstream.telemetry import JsonLinesSink, Telemetry, events
 from reelstream.telemetry.live import Gauges, LiveView
 from reelstream.telemetry.report import build_report, write_report
@@ -41,7 +42,6 @@ from reelstream.train.disk import set_checkpoints_aside, set_logs_aside
 from reelstream.train.evaluate import EvaluationResult, Question, evaluate
 from reelstream.train.held_out import HeldOutQuestions
 from reelstream.train.hub_figures import HubFigures
-from reelstream.train.interrupt import Interrupted, Interrupts
 from reelstream.train.loop import TrainingLoop
 from reelstream.train.models import LoadedModel, load_model, load_saved_model
 from reelstream.train.run_folder import (
