@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from reelstream.catalog.split import Split, SplitSide
 from reelstream.errors import ConfigError
 from reelstream.types import AnnotationKind, FrameSampling
 from reelstream.units import ByteSize, Seconds, format_bytes
@@ -66,6 +67,14 @@ class StreamOptions:
     """Epochs on a part before the next one's turn."""
     keep_clips: bool = True
     """Whether clips that fit the budget beside the moving windows stay on disk for the epochs to come."""
+    split: SplitSide = "all"
+    """Which clips are taken: all, those to train on, or those held out from that, by their file names."""
+    held_out_share: float | None = None
+    """Hold out about this share of the clips; the same ones whatever the seed, subsets and machine."""
+    held_out_clips: int | None = None
+    """Hold out this many clips instead; all of one file name stay together."""
+    held_out_samples: int | None = None
+    """With `split: held_out`: take no more samples than this, of the same clips each time; None takes all."""
     frames: FrameSampling = field(default_factory=FrameSampling)
     """Which frames of a clip are decoded."""
     decode_threads: int = field(default_factory=_default_decode_threads)
@@ -96,7 +105,22 @@ class StreamOptions:
             )
         if self.limit is not None and self.limit < 1:
             raise ConfigError(f"limit must be at least 1, not {self.limit}", "leave it out to take all clips")
+        _ = self.clip_split
         if not 0 <= self.max_bad_share <= 1:
             raise ConfigError(f"max_bad_share must be from 0 to 1, not {self.max_bad_share}")
         if self.disk_budget <= 0:
             raise ConfigError("disk_budget must be above 0")
+
+    @property
+    def clip_split(self) -> Split:
+        """Which side of which split the clips are on.
+
+        Raises:
+            ConfigError: Where the options contradict one another; refused when they are made.
+        """
+        return Split(
+            side=self.split,
+            share=self.held_out_share,
+            clips=self.held_out_clips,
+            most_samples=self.held_out_samples,
+        )

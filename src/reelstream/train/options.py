@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass, field
 from typing import Literal
 
+from reelstream.units import ByteSize
+
 FamilyName = Literal["qwen3_vl", "smolvlm2"]
 Precision = Literal["auto", "float32", "bfloat16"]
 Parallel = Literal["auto", "ddp", "fsdp2", "none"]
@@ -249,19 +251,59 @@ def saved_weights(model: ModelOptions, checkpoints: CheckpointOptions) -> Weight
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvaluationOptions:
-    """Multiple-choice questions about held-out clips."""
+    """Loss, and answers to multiple-choice questions, over clips that are not trained on."""
 
+    share: float | None = None
+    """Hold out about this share of the clips of `data.subsets` from training, by their file names."""
+    clips: int | None = None
+    """Hold out this many clips instead."""
     subset: str | None = None
-    """The subset that holds them; it is not trained on. None evaluates nothing."""
+    """Or a subset that is not trained on at all. Where none of the three is set, nothing is evaluated."""
+    max_samples: int | None = 1000
+    """Take no more held-out samples than this, the same ones each time; None takes all."""
     max_questions: int | None = None
-    """Ask the first so many questions only; None asks all."""
+    """Ask the first so many multiple-choice questions only; None asks all of these samples."""
     every_steps: int | None = None
     """Steps between evaluations; None evaluates at the end only."""
+    keep: bool = False
+    """Keep the held-out clips on disk, so that they are fetched once; else they are streamed at each evaluation."""
+    disk_share: ByteSize | None = None
+    """Bytes of the disk budget that are set aside for held-out clips during training; None chooses."""
     batch_size: int = 16
-    """Pairs of question and option that go through the model at once."""
+    """Samples, or pairs of question and option, that go through the model at once."""
 
     def __post_init__(self) -> None:
-        for name in ("max_questions", "every_steps"):
+        sources = [name for name in ("share", "clips", "subset") if getattr(self, name) is not None]
+        _require(
+            len(sources) <= 1,
+            " and ".join(f"evaluation.{name}" for name in sources) + " are set: set one of them",
+        )
+        _require(
+            self.share is None or 0 < self.share < 1,
+            f"evaluation.share must be above 0 and below 1, not {self.share}",
+        )
+        for name in ("clips", "max_samples", "max_questions", "every_steps"):
             value = getattr(self, name)
             _require(value is None or value >= 1, f"evaluation.{name} must be at least 1, not {value}")
         _require(self.batch_size >= 1, f"evaluation.batch_size must be at least 1, not {self.batch_size}")
+        if self.every_steps is None:
+            _require(
+                not self.keep,
+                "evaluation.keep is set, but clips that are used at the end only need not be kept: "
+                "set evaluation.every_steps, or leave keep out",
+            )
+            _require(
+                self.disk_share is None,
+                "evaluation.disk_share is set, but at the end of training the disk is free: "
+                "set evaluation.every_steps, or leave disk_share out",
+            )
+
+    @property
+    def holds_out(self) -> bool:
+        """Whether clips of the subsets that are trained on are held out."""
+        return self.share is not None or self.clips is not None
+
+    @property
+    def enabled(self) -> bool:
+        """Whether anything is evaluated."""
+        return self.holds_out or self.subset is not None

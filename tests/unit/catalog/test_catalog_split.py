@@ -59,7 +59,7 @@ def test_clips_of_one_name_stay_together() -> None:
 
 
 def test_the_two_sides_are_each_others_complement() -> None:
-    sides = [taken_clips(Split(side=side, share=0.1), NAMES, SAMPLES) for side in ("training", "held_out")]  # type: ignore[arg-type]
+    sides = [taken_clips(Split(side=side, share=0.1), NAMES, SAMPLES) for side in ("training", "held_out")]
     assert (sides[0] ^ sides[1]).all()
 
 
