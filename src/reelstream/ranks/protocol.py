@@ -32,7 +32,9 @@ class Ranks(Protocol):
         ...
 
     def leave(self, reason: str) -> None:
-        """Take no further part; ranks that wait for this one now, or will, learn the reason. A second call does nothing.
+        """Take no further part; ranks that wait for this one, now or later, learn the reason.
+
+        A second call does nothing.
 
         Args:
             reason: What becomes of "rank 1 of 4 has left: ..." in the others' messages.
@@ -48,7 +50,7 @@ class OneRank:
         """The only one."""
         return ALONE
 
-    def exchange(self, name: str, value: bytes, cancellation: Cancellation) -> list[bytes]:
+    def exchange(self, name: str, value: bytes, cancellation: Cancellation) -> list[bytes]:  # noqa: ARG002
         """Return `[value]`.
 
         Raises:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 # Below the 8 MiB that torch's TCPStore takes in one value, and small enough that heartbeats go out in between.
@@ -77,6 +77,43 @@ class MemoryStore:
         """What is there now."""
         with self._lock:
             return sorted(self._values)
+
+
+class ObservedStore:
+    """A store that tells after each call that it has answered."""
+
+    def __init__(self, store: KeyValueStore, answered: Callable[[], None]) -> None:
+        self._store = store
+        self._answered = answered
+
+    def set(self, key: str, value: bytes) -> None:
+        """Lay down a value, in place of an earlier one."""
+        self._store.set(key, value)
+        self._answered()
+
+    def get(self, key: str) -> bytes:
+        """Return a value that is there."""
+        value = self._store.get(key)
+        self._answered()
+        return value
+
+    def check(self, keys: Sequence[str]) -> bool:
+        """Return whether all of `keys` are there."""
+        there = self._store.check(keys)
+        self._answered()
+        return there
+
+    def add(self, key: str, amount: int) -> int:
+        """Add to a number, 0 where there was none; return the sum."""
+        total = self._store.add(key, amount)
+        self._answered()
+        return total
+
+    def delete_key(self, key: str) -> bool:
+        """Remove a key; return whether it was there."""
+        was_there = self._store.delete_key(key)
+        self._answered()
+        return was_there
 
 
 def lay_down(store: KeyValueStore, key: str, value: bytes) -> None:
