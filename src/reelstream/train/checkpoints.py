@@ -19,13 +19,15 @@ A save writes into a folder of its own, forces each file to disk, renames the fo
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import re
 import secrets
 import shutil
-from collections.abc import Mapping
+import threading
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -106,6 +108,7 @@ class Checkpoint:
 class Saved:
     """A save that is durable."""
 
+    step: int
     folder: Path
     size_bytes: int
     """On disk."""
@@ -132,15 +135,26 @@ class CheckpointStore:
 
     Args:
         folder: `RUN/checkpoints`; made by `open`.
-        keep: How many stay.
+        keep: How many stay. With 1, the newest is not deleted for one that is `held`: then there are two.
         allowance: Where their bytes are booked, those being written included.
+        on_saved: Called once a save is durable, in the thread that saves.
     """
 
-    def __init__(self, folder: Path, *, keep: int, allowance: DiskAllowance | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        keep: int,
+        allowance: DiskAllowance | None = None,
+        on_saved: Callable[[Saved], None] | None = None,
+    ) -> None:
         self._folder = folder
         self._keep = keep
         self._allowance = allowance or Unlimited()
+        self._on_saved = on_saved
         self._size_bytes: dict[int, int] = {}
+        self._lock = threading.Lock()  # of what is held and of deleting
+        self._held: set[int] = set()
 
     def open(self) -> None:
         """Make the folder, sweep what a killed run left half written, and book what is there.
@@ -152,14 +166,12 @@ class CheckpointStore:
         require_train_extra("safetensors")
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            for entry in self._folder.iterdir():
-                if _PARTIAL_FOLDER.match(entry.name):
-                    shutil.rmtree(entry)
+            sweep_partial_folders(self._folder)
         except OSError as error:
             raise DiskError(
                 f"{self._folder} cannot be used for checkpoints: {error}", "choose another folder"
             ) from error
-        for step, folder in _step_folders(self._folder).items():
+        for step, folder in step_folders(self._folder).items():
             self._size_bytes[step] = _size_on_disk(folder)
             self._allowance.reserve(self._size_bytes[step])
 
@@ -181,8 +193,8 @@ class CheckpointStore:
 
         reserved_bytes = contents.largest_size_bytes
         self._allowance.reserve(reserved_bytes)
-        partial = self._partial_folder(contents.step)
-        target = self._folder / f"step-{contents.step:08d}"
+        partial = partial_folder(self._folder, contents.step)
+        target = self._folder / step_name(contents.step)
         try:
             _write_folder(partial, contents)
             size_bytes = _size_on_disk(partial)
@@ -191,7 +203,7 @@ class CheckpointStore:
                 # A run that went on from an older checkpoint comes by here again.
                 self._delete(contents.step)
             partial.rename(target)
-            _force_to_disk(self._folder)
+            force_to_disk(self._folder)
         except BaseException as error:
             shutil.rmtree(partial, ignore_errors=True)
             self._allowance.release(reserved_bytes)
@@ -203,24 +215,67 @@ class CheckpointStore:
             raise
         self._allowance.release(reserved_bytes - size_bytes)
         self._size_bytes[contents.step] = size_bytes
-        for step in _superfluous(self.steps, contents.step, self._keep):
-            self._delete(step)
-        return Saved(folder=target, size_bytes=size_bytes)
+        with self._lock:
+            for step in _superfluous(self.steps, contents.step, self._keep, self._held):
+                self._delete(step)
+        saved = Saved(step=contents.step, folder=target, size_bytes=size_bytes)
+        if self._on_saved is not None:
+            self._on_saved(saved)
+        return saved
 
-    def _partial_folder(self, step: int) -> Path:
-        return self._folder / f".partial-step-{step:08d}-{secrets.token_hex(4)}"
+    @contextlib.contextmanager
+    def held(self, step: int) -> Iterator[Path | None]:
+        """Keep a checkpoint from being deleted as long as the block runs, in any thread; one at a time.
+
+        It counts among those that stay, so that no more room is taken.
+
+        Yields:
+            Its folder; None where it is gone already.
+        """
+        with self._lock:
+            present = step in self._size_bytes
+            if present:
+                self._held.add(step)
+        try:
+            yield self._folder / step_name(step) if present else None
+        finally:
+            with self._lock:
+                self._held.discard(step)
 
     def _delete(self, step: int) -> None:
         # Out of sight first: killed in the middle, it must not look like a checkpoint that lacks files.
-        hidden = self._partial_folder(step)
-        (self._folder / f"step-{step:08d}").rename(hidden)
+        hidden = partial_folder(self._folder, step)
+        (self._folder / step_name(step)).rename(hidden)
         shutil.rmtree(hidden)
         self._allowance.release(self._size_bytes.pop(step))
 
 
-def _superfluous(steps: list[int], newest: int, keep: int) -> list[int]:
+def step_name(step: int) -> str:
+    """Return the name of a checkpoint's folder."""
+    return f"step-{step:08d}"
+
+
+def partial_folder(parent: Path, step: int) -> Path:
+    """Return a new name in `parent` for a checkpoint that is being written or deleted."""
+    return parent / f".partial-{step_name(step)}-{secrets.token_hex(4)}"
+
+
+def sweep_partial_folders(parent: Path) -> None:
+    """Delete what was left half written, or half deleted.
+
+    Raises:
+        OSError: Where it cannot be deleted, or `parent` not be listed.
+    """
+    for entry in parent.iterdir():
+        if _PARTIAL_FOLDER.match(entry.name):
+            shutil.rmtree(entry)
+
+
+def _superfluous(steps: list[int], newest: int, keep: int, held: Collection[int] = ()) -> list[int]:
     """Return the steps to delete once `newest` is durable."""
-    kept = [step for step in steps if step <= newest][-keep:]
+    kept = {newest, *held}
+    earlier = [step for step in reversed(steps) if step < newest and step not in kept]
+    kept.update(earlier[: max(0, keep - len(kept))])
     return [step for step in steps if step not in kept]
 
 
@@ -233,11 +288,11 @@ def load_newest(folder: Path) -> Checkpoint | None:
         StateError: Where there are checkpoints, and all are damaged.
     """
     require_train_extra("safetensors")
-    steps = _step_folders(folder)
+    steps = step_folders(folder)
     reasons = []
     for step in sorted(steps, reverse=True):
         try:
-            return _verified(steps[step], step)
+            return verified(steps[step], step)
         except StateError as error:
             reasons.append(error.fact)
     if reasons:
@@ -248,14 +303,20 @@ def load_newest(folder: Path) -> Checkpoint | None:
     return None
 
 
-def _step_folders(folder: Path) -> dict[int, Path]:
+def step_folders(folder: Path) -> dict[int, Path]:
+    """Return the folders of checkpoints in `folder` by step; none where there is no such folder."""
     if not folder.is_dir():
         return {}
     matches = ((_STEP_FOLDER.match(entry.name), entry) for entry in folder.iterdir())
     return {int(match.group(1)): entry for match, entry in matches if match}
 
 
-def _verified(folder: Path, step: int) -> Checkpoint:
+def verified(folder: Path, step: int) -> Checkpoint:
+    """Return the checkpoint in a folder, all of it compared with its manifest.
+
+    Raises:
+        StateError: Where anything of it is missing, or is not what was saved.
+    """
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         if manifest["version"] != VERSION:
@@ -279,13 +340,13 @@ def _write_folder(folder: Path, contents: CheckpointContents) -> None:
     for name, tensors in contents.tensors.items():
         # The format's own entry, so that from_pretrained takes the file.
         save_file(dict(tensors), folder / name, metadata={"format": "pt"})
-        _force_to_disk(folder / name)
+        force_to_disk(folder / name)
     for name, data in contents.files.items():
         _write_file(folder / name, data)
     files = {name: _digest(folder / name) for name in sorted([*contents.tensors, *contents.files])}
     manifest = {"version": VERSION, "step": contents.step, "files": files}
     _write_file(folder / MANIFEST, json.dumps(manifest, indent=1).encode())
-    _force_to_disk(folder)
+    force_to_disk(folder)
 
 
 def _digest(file: Path) -> dict[str, Any]:
@@ -300,7 +361,8 @@ def _write_file(file: Path, data: bytes) -> None:
         os.fsync(opened.fileno())
 
 
-def _force_to_disk(path: Path) -> None:
+def force_to_disk(path: Path) -> None:
+    """Return once a file's bytes, or a folder's names, are on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -128,7 +128,7 @@ def moments_of(monkeypatch: pytest.MonkeyPatch, at: int) -> None:
 
         return run
 
-    monkeypatch.setattr(module, "_force_to_disk", counted(module._force_to_disk))
+    monkeypatch.setattr(module, "force_to_disk", counted(module.force_to_disk))
     monkeypatch.setattr(module, "_write_file", counted(module._write_file))
     monkeypatch.setattr(Path, "rename", counted(Path.rename))
     # A killed process cleans nothing up.
@@ -246,9 +246,47 @@ def test_the_size_told_before_the_first_step_is_an_upper_bound_of_what_is_saved(
         progress=Progress(step=1, total_steps=1),
         data_state={"lanes": ["x" * 100] * 100},
         run_state={},
-        weights_only=weights_only,
+        checkpoints=CheckpointOptions(weights_only=weights_only),
     )
     told = checkpoint_size_bytes(loaded, CheckpointOptions(weights_only=weights_only))
     saved = opened(tmp_path).save(contents)
     assert saved.size_bytes == size_on_disk(saved.folder)
     assert saved.size_bytes <= contents.largest_size_bytes <= told <= saved.size_bytes + 700_000
+
+
+def test_a_checkpoint_that_is_held_outlives_newer_ones_and_counts_among_those_that_stay(tmp_path: Path) -> None:
+    store = opened(tmp_path, keep=2)
+    store.save(contents_of(1))
+    with store.held(1) as folder:
+        assert folder == tmp_path / "step-00000001"
+        store.save(contents_of(2))
+        store.save(contents_of(3))
+        assert store.steps == [1, 3]
+    store.save(contents_of(4))
+    assert store.steps == [3, 4]
+
+
+def test_the_newest_is_never_deleted_for_one_that_is_held(tmp_path: Path) -> None:
+    store = opened(tmp_path, keep=1)
+    store.save(contents_of(1))
+    with store.held(1):
+        store.save(contents_of(2))
+        assert store.steps == [1, 2]
+
+
+def test_what_is_gone_cannot_be_held(tmp_path: Path) -> None:
+    store = opened(tmp_path, keep=1)
+    store.save(contents_of(1))
+    store.save(contents_of(2))
+    with store.held(1) as folder:
+        assert folder is None
+
+
+def test_whoever_wants_to_know_hears_of_each_save_once_it_is_durable(tmp_path: Path) -> None:
+    heard: list[tuple[int, bool]] = []
+    store = CheckpointStore(
+        tmp_path, keep=1, on_saved=lambda saved: heard.append((saved.step, (saved.folder / "manifest.json").is_file()))
+    )
+    store.open()
+    store.save(contents_of(5))
+    assert heard == [(5, True)]
