@@ -11,10 +11,17 @@ import numpy.typing as npt
 
 UInt8Array: TypeAlias = npt.NDArray[np.uint8]
 Int64Array: TypeAlias = npt.NDArray[np.int64]
+Float32Array: TypeAlias = npt.NDArray[np.float32]
 Float64Array: TypeAlias = npt.NDArray[np.float64]
 
 AnnotationKind = Literal["cap", "oe", "mc"]
 """Captions, open-ended questions, multiple-choice questions."""
+
+MediaKind = Literal["frames", "bytes", "path"]
+"""What a sample holds of its clip: decoded frames, the clip's own bytes, or a file that holds them."""
+
+MediaCheck = Literal["decode", "open", "none"]
+"""How a clip that is handed out undecoded is looked at: decoded as its frames would be, opened, or not at all."""
 
 VIDEO_PLACEHOLDER = "<video>"
 """What stands in a conversation where the clip goes, whatever the published file wrote there."""
@@ -143,6 +150,20 @@ class FrameSampling:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AudioSampling:
+    """How the sound of a clip is taken."""
+
+    sampling_rate: int = 16_000
+    """Samples a second and channel."""
+    mono: bool = True
+    """Whether the channels are mixed into one; else they stay as the clip has them."""
+
+    def __post_init__(self) -> None:
+        if not 1_000 <= self.sampling_rate <= 384_000:
+            raise ValueError(f"audio.sampling_rate must be from 1000 to 384000, not {self.sampling_rate}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DecodedClip:
     """The sampled frames of one clip."""
 
@@ -158,11 +179,51 @@ class DecodedClip:
     """Seconds."""
     truncated: bool
     """Whether the file ended well before the duration that its header names."""
+    start: float = 0.0
+    """Seconds on the file's own clock at which the first frame is shown; sound is timed by the same clock."""
 
     @property
     def size_bytes(self) -> int:
         """Memory of the frames."""
         return int(self.frames.nbytes)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VideoFacts:
+    """What the packets of a clip tell of its video."""
+
+    fps: float
+    """Frames per second."""
+    duration: float
+    """Seconds."""
+    start: float
+    """Seconds on the file's own clock at which the first frame is shown."""
+    truncated: bool
+    """Whether the file ended well before the duration that its header names."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClipMedia:
+    """What is in memory of a clip, for all its samples."""
+
+    decoded: DecodedClip | None = None
+    """Its frames, where they are asked for."""
+    content: bytes | None = None
+    """Its own bytes, container and all, where they are asked for."""
+    audio: Float32Array | None = None
+    """Its sound, where that is asked for: N samples, or channels x N; none of them where it has no sound."""
+    fps: float | None = None
+    """Frames per second of the video itself; None where nobody looked."""
+    duration: float | None = None
+    """Seconds; None where nobody looked."""
+
+    @property
+    def size_bytes(self) -> int:
+        """Memory of all of it."""
+        frames_bytes = 0 if self.decoded is None else self.decoded.size_bytes
+        content_bytes = 0 if self.content is None else len(self.content)
+        audio_bytes = 0 if self.audio is None else int(self.audio.nbytes)
+        return frames_bytes + content_bytes + audio_bytes
 
 
 class Position(NamedTuple):

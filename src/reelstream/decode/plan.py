@@ -38,6 +38,11 @@ class Timeline:
     """Ascending by pts; pre-roll that is decoded and never shown included."""
 
     @property
+    def start(self) -> float:
+        """Seconds on the stream's own clock at which the first frame appears."""
+        return float(int(self.shown[0]) * self.time_base)
+
+    @property
     def duration(self) -> Fraction:
         """Seconds from the first frame's appearance to the last one's end."""
         return (self.end - int(self.shown[0])) * self.time_base

@@ -1,4 +1,4 @@
-"""The one door to PyAV for decoding: scans a clip's packets, decodes what the plan asks for, scales it.
+"""Frames through PyAV: scans a clip's packets, decodes what the plan asks for, scales it.
 
 1. *Scan*: read all packets, decode none. They tell the exact time of every frame, and the keyframes.
 2. *Plan* (`plan.py`): the frame on screen at each wanted time, grouped by the keyframe that leads to it.
@@ -13,57 +13,31 @@ FFmpeg to anybody unless its log level is set, and nothing here sets it.
 
 from __future__ import annotations
 
-import contextlib
-import io
-from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, TypeAlias, cast
+from typing import cast
 
-import av
 import av.error
 import numpy as np
-from av.codec.context import CodecContext
-from av.container import InputContainer
-from av.packet import Packet
-from av.stream import Disposition
 from av.video.frame import VideoFrame
 from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 
 from reelstream.decode.geometry import FrameShape, frame_shape, quarter_turns, upright
-from reelstream.decode.plan import Group, Keyframe, Timeline, choose_frames, group_by_keyframe, timeline_end
-from reelstream.errors import DecodeError, DiskError
-from reelstream.types import DecodedClip, FrameSampling, Int64Array, UInt8Array
-
-VideoPacket: TypeAlias = "Packet[VideoStream]"
-
-# Playlists and the like are left out: a clip must not make FFmpeg open other files or addresses.
-_CONTAINERS = (
-    "mov,matroska,avi,mpegts,mpeg,mpegvideo,flv,asf,ogg,gif,ivf,mxf,nut,rm,dv,h264,hevc,obu,m4v,mjpeg,yuv4mpegpipe"
+from reelstream.decode.opening import opened_video, reason_of, refuse_empty
+from reelstream.decode.packets import (
+    VideoPacket,
+    all_frames,
+    ends_early,
+    frames_of,
+    packets_from,
+    scan,
+    timeline_of_decoded,
 )
-_OPEN_OPTIONS: dict[str, Any] = {"mode": "r", "container_options": {"format_whitelist": _CONTAINERS}}
-if int(av.__version__.split(".")[0]) < 19:
-    # Without it a tag that is not UTF-8 raises; later versions have dropped the argument and the error.
-    _OPEN_OPTIONS["metadata_errors"] = "ignore"
-
-# They store no times of showing; FFmpeg fills them in, in the order of decoding: wrong where frames refer ahead.
-_CONTAINERS_WITHOUT_TIMES = {"avi"}
-
-# FFmpeg names a duration of them all the same: a guess from the times at the file's end.
-_CONTAINERS_WITHOUT_DURATION = {"mpegts", "mpeg"}
-
-# Their packets may hold frames that are never shown, which only the decoder knows.
-_CODECS_WITH_HIDDEN_PACKETS = {"vp8"}
-
-# Where a stream names no rate: what FFmpeg assumes of raw video.
-_USUAL_RATE = Fraction(25)
-
-# A header is believed to within this much before the clip counts as cut short.
-_TRUNCATED_BELOW = Fraction(9, 10)
-# Headers of clips of few frames are off by a frame or two, which is no loss of data.
-_LEAST_TRUNCATED_S = Fraction(1, 2)
+from reelstream.decode.plan import Group, Timeline, choose_frames, group_by_keyframe
+from reelstream.errors import DecodeError
+from reelstream.types import DecodedClip, FrameSampling, Int64Array, UInt8Array
 
 
 def decode_clip(source: Path | bytes, sampling: FrameSampling) -> DecodedClip:
@@ -83,74 +57,28 @@ def decode_clip(source: Path | bytes, sampling: FrameSampling) -> DecodedClip:
 
 def decode_with(source: Path | bytes, sampling: FrameSampling, *, skip_non_reference: bool) -> DecodedClip:
     """As `decode_clip`; `skip_non_reference=False` decodes frames that nothing needs, to prove that it changes none."""
-    _refuse_empty(source)
+    refuse_empty(source)
     try:
         decoded = _decode_by_plan(source, sampling, skip_non_reference=skip_non_reference)
         return decoded or _decode_linearly(source, sampling)
     except (av.error.FFmpegError, UnicodeError) as error:
-        raise DecodeError(f"cannot be decoded: {_reason(error)}") from error
-
-
-def _refuse_empty(source: Path | bytes) -> None:
-    if isinstance(source, bytes):
-        size_bytes = len(source)
-    else:
-        try:
-            # Opened, not only looked up: PyAV's error for a file that may not be read is that of a bad video.
-            with source.open("rb") as file:
-                size_bytes = file.seek(0, io.SEEK_END)
-        except OSError as error:
-            raise DiskError(f"cannot read the clip {source}: {error.strerror}") from error
-    if size_bytes == 0:
-        raise DecodeError("empty: zero bytes")
-
-
-def _reason(error: Exception) -> str:
-    return getattr(error, "strerror", None) or str(error)
-
-
-@contextlib.contextmanager
-def _opened(source: Path | bytes) -> Iterator[tuple[InputContainer, VideoStream]]:
-    try:
-        # "file:" lest a colon in a relative path be read as a protocol.
-        opened = av.open(io.BytesIO(source) if isinstance(source, bytes) else f"file:{source}", **_OPEN_OPTIONS)
-    except (av.error.FFmpegError, UnicodeError) as error:
-        raise DecodeError(f"not a video, or cut short before its first frame: {_reason(error)}") from error
-    with opened:
-        container = cast("InputContainer", opened)
-        stream = _video_stream(container)
-        # Frame threads would hold packets back, so that skipping would meet the wrong ones.
-        stream.codec_context.thread_type = "SLICE"
-        stream.codec_context.thread_count = 1
-        yield container, stream
-
-
-def _video_stream(container: InputContainer) -> VideoStream:
-    stream = container.streams.best("video")
-    # An attached picture is the cover of a sound file.
-    if stream is None or stream.disposition & Disposition.attached_pic:
-        raise DecodeError("no video stream")
-    # Typed as always there; absent where this build of FFmpeg has no decoder for the codec.
-    context: CodecContext | None = stream.codec_context
-    if context is None:
-        raise DecodeError("no decoder for its video stream")
-    return cast("VideoStream", stream)
+        raise DecodeError(f"cannot be decoded: {reason_of(error)}") from error
 
 
 def _decode_by_plan(source: Path | bytes, sampling: FrameSampling, *, skip_non_reference: bool) -> DecodedClip | None:
     """Return the clip with no more decoding than needed, or None where only a linear pass tells the truth."""
-    with _opened(source) as (container, stream):
-        timeline = _scan(container, stream)
+    with opened_video(source) as (container, stream):
+        timeline = scan(container, stream)
         if timeline is None:
             return None
         indices = choose_frames(timeline, sampling)
         canvas = _Canvas(timeline.shown[indices].tolist(), stream, sampling.size)
         for group in group_by_keyframe(timeline, indices):
-            packets = _packets_from(container, stream, timeline.keyframes, group.keyframe)
+            packets = packets_from(container, stream, timeline.keyframes, group.keyframe)
             _paint_group(packets, group, canvas, stream, skip_non_reference=skip_non_reference)
         if canvas.num_missing:
             return None
-        return _decoded_clip(canvas, timeline, indices, truncated=_ends_early(container, stream, timeline))
+        return _decoded_clip(canvas, timeline, indices, truncated=ends_early(container, stream, timeline))
 
 
 def _decode_linearly(source: Path | bytes, sampling: FrameSampling) -> DecodedClip:
@@ -158,16 +86,16 @@ def _decode_linearly(source: Path | bytes, sampling: FrameSampling) -> DecodedCl
 
     Twice, since what is wanted depends on the last frame's time, and memory does not hold all frames.
     """
-    with _opened(source) as (container, stream):
-        times = [frame.pts for frame in _all_frames(container, stream)]
+    with opened_video(source) as (container, stream):
+        times = [frame.pts for frame in all_frames(container, stream)]
         if not times:
             raise DecodeError("no frame of its video stream can be decoded")
-        timeline = _timeline_of_decoded(times, stream)
-        truncated = _ends_early(container, stream, timeline)
+        timeline = timeline_of_decoded(times, stream)
+        truncated = ends_early(container, stream, timeline)
     indices = choose_frames(timeline, sampling)
-    with _opened(source) as (container, stream):
+    with opened_video(source) as (container, stream):
         canvas = _Canvas(indices.tolist(), stream, sampling.size)
-        for index, frame in enumerate(_all_frames(container, stream)):
+        for index, frame in enumerate(all_frames(container, stream)):
             canvas.paint(index, frame)
             if not canvas.num_missing:
                 break
@@ -184,81 +112,8 @@ def _decoded_clip(canvas: _Canvas, timeline: Timeline, indices: Int64Array, *, t
         fps=timeline.fps,
         duration=float(timeline.duration),
         truncated=truncated,
+        start=timeline.start,
     )
-
-
-def _readable(packets: Iterable[VideoPacket]) -> Iterator[VideoPacket]:
-    """Yield packets up to the place where a damaged or truncated container cannot be read further."""
-    with contextlib.suppress(av.error.FFmpegError):
-        yield from packets
-
-
-def _scan(container: InputContainer, stream: VideoStream) -> Timeline | None:
-    """Return when each frame is shown, from the packets alone; None where they do not say it of each."""
-    if container.format.name in _CONTAINERS_WITHOUT_TIMES or stream.codec_context.name in _CODECS_WITH_HIDDEN_PACKETS:
-        return None
-    times, keyframes, last_end = array("q"), [], None
-    for packet in _readable(container.demux(stream)):
-        if not packet.size or packet.is_corrupt:
-            continue
-        if packet.pts is None:
-            return None
-        if packet.is_keyframe:
-            keyframes.append((packet.pts, packet.pts if packet.dts is None else packet.dts))
-        # Pre-roll of an edit list: decoded, never shown; its keyframe is kept.
-        if not packet.is_discard:
-            times.append(packet.pts)
-            last_end = max(last_end or packet.pts, packet.pts + (packet.duration or 0))
-    if not times:
-        raise DecodeError("no decodable packets in its video stream: cut short before its first frame")
-    shown = np.unique(np.frombuffer(times, dtype=np.int64))
-    if len(shown) < len(times) or not keyframes or stream.time_base is None:
-        return None
-    return Timeline(
-        shown=shown,
-        end=timeline_end(shown, last_end=last_end, usual_frame=_usual_frame(stream, stream.time_base)),
-        time_base=stream.time_base,
-        keyframes=tuple(Keyframe(pts=pts, dts=dts) for pts, dts in sorted(keyframes)),
-    )
-
-
-def _timeline_of_decoded(times: Sequence[int | None], stream: VideoStream) -> Timeline:
-    """Return the timeline of frames as decoded; evenly by the stream's rate where their times are no use."""
-    known = np.array([pts for pts in times if pts is not None], dtype=np.int64)
-    if len(known) == len(times) and bool(np.all(np.diff(known) > 0)) and stream.time_base is not None:
-        end = timeline_end(known, last_end=None, usual_frame=_usual_frame(stream, stream.time_base))
-        return Timeline(shown=known, end=end, time_base=stream.time_base)
-    return Timeline(shown=np.arange(len(times), dtype=np.int64), end=len(times), time_base=1 / _rate(stream))
-
-
-def _rate(stream: VideoStream) -> Fraction:
-    """Return the frames per second that the stream names: FFmpeg's best guess, since headers hold odd ones."""
-    return stream.guessed_rate or stream.average_rate or _USUAL_RATE
-
-
-def _usual_frame(stream: VideoStream, time_base: Fraction) -> int:
-    return max(1, round(1 / (_rate(stream) * time_base)))
-
-
-def _packets_from(
-    container: InputContainer, stream: VideoStream, keyframes: Sequence[Keyframe], number: int
-) -> Iterator[VideoPacket]:
-    """Yield the packets from a keyframe on, itself first; none where no seek leads there."""
-    keyframe = keyframes[number]
-    # Containers seek by dts, by pts or by their own cues, and may land late: then aim at the keyframe before.
-    for aim in range(number, -1, -1):
-        try:
-            container.seek(keyframes[aim].dts, stream=stream)
-        except av.error.FFmpegError:
-            return
-        packets = _readable(container.demux(stream))
-        for packet in packets:
-            if packet.is_keyframe and packet.pts == keyframe.pts:
-                yield packet
-                yield from packets
-                return
-            if packet.is_keyframe and packet.pts is not None and packet.pts > keyframe.pts:
-                break
 
 
 def _paint_group(
@@ -269,7 +124,7 @@ def _paint_group(
     for packet in packets:
         needless = skip_non_reference and packet.size > 0 and packet.pts not in wanted and not packet.is_keyframe
         stream.codec_context.skip_frame = "NONREF" if needless else "DEFAULT"
-        for frame in _frames_of(packet):
+        for frame in frames_of(packet):
             if frame.pts is None:
                 continue
             if frame.pts in wanted:
@@ -277,39 +132,6 @@ def _paint_group(
             # Frames come out in order of time: what has not come by now will not.
             if frame.pts >= group.wanted[-1]:
                 return
-
-
-def _all_frames(container: InputContainer, stream: VideoStream) -> Iterator[VideoFrame]:
-    for packet in _readable(container.demux(stream)):
-        yield from _frames_of(packet)
-
-
-def _frames_of(packet: VideoPacket) -> list[VideoFrame]:
-    try:
-        return packet.decode()
-    except av.error.FFmpegError:
-        # One damaged packet: the frames after it are still good.
-        return []
-
-
-def _ends_early(container: InputContainer, stream: VideoStream, timeline: Timeline) -> bool:
-    """Return whether the file ends well before the duration that its header names, where it names one.
-
-    The ends are compared and not the durations, since a stream cut from a longer one may begin with frames that cannot
-    be decoded and yet be whole.
-    """
-    if container.format.name in _CONTAINERS_WITHOUT_DURATION or stream.time_base is None:
-        return False
-    if stream.duration:
-        named_s = stream.duration * stream.time_base
-    elif container.duration and all(other.type == "video" for other in container.streams):
-        # The container's is that of its longest stream.
-        named_s = Fraction(container.duration, av.time_base)
-    else:
-        return False
-    start_s = (stream.start_time or 0) * stream.time_base
-    ended_s = max(timeline.duration, timeline.end * timeline.time_base - start_s)
-    return ended_s < named_s * _TRUNCATED_BELOW and named_s - ended_s > _LEAST_TRUNCATED_S
 
 
 class _Canvas:
