@@ -14,7 +14,7 @@ class RankPatience:
     survey_s: float = 1.0
     """A rank that waits looks so often at those it waits for."""
     lost_after_s: float = 40.0
-    """No sign of life for so long, and a rank is lost. Calls that let no other thread run for ten seconds are normal."""
+    """No sign of life for so long, and a rank is lost. A call may well hold up all threads for ten seconds."""
     first_seen_within_s: float = 1800.0
     """The same before a rank's first sign: machines start minutes apart."""
     notice_s: float = 10.0
