@@ -339,7 +339,7 @@ class TrainingLoop:
             progress=self._progress,
             data_state=self._data_state,
             run_state=self._run_state(),
-            weights_only=self._checkpoints.weights_only,
+            checkpoints=self._checkpoints,
         )
         saved = self._store.save(contents)
         self._saved_step = self._progress.step

@@ -78,7 +78,7 @@ class LoraOptions:
 
     rank: int = 16
     """Inner size of the two matrices: what is trained, and what a checkpoint takes, grows with it."""
-    alpha: float = 32.0
+    alpha: int = 32
     """The adapters' part is scaled by `alpha / rank`."""
     dropout: float = 0.0
     """Share of the adapters' inputs that is dropped while training."""
@@ -87,7 +87,7 @@ class LoraOptions:
 
     def __post_init__(self) -> None:
         _require(self.rank >= 1, f"model.lora.rank must be at least 1, not {self.rank}")
-        _require(self.alpha > 0 and math.isfinite(self.alpha), f"model.lora.alpha must be above 0, not {self.alpha}")
+        _require(self.alpha >= 1, f"model.lora.alpha must be at least 1, not {self.alpha}")
         _require(0 <= self.dropout < 1, f"model.lora.dropout must be in [0, 1), not {self.dropout}")
         _require(
             bool(self.targets) and all(self.targets),

@@ -18,14 +18,21 @@ from reelstream.train.state import (
     Packed,
     load_optimizer,
     load_random_state,
-    load_weights,
     pack_optimizer,
     pack_random_state,
     weights_of,
 )
+from reelstream.train.weights import (
+    kind_saved,
+    model_record,
+    refuse_other_model,
+    restore_weights,
+    small_files,
+    weight_files,
+)
 
 VERSION = 1
-MODEL_FILE, OPTIMIZER_FILE, RANDOM_FILE = "model.safetensors", "optimizer.safetensors", "random.safetensors"
+OPTIMIZER_FILE, RANDOM_FILE = "optimizer.safetensors", "random.safetensors"
 TRAINER_FILE, DATA_FILE, RUN_FILE = "trainer.json", "data_state.json", "run_state.json"
 
 _JSON_ALLOWANCE_BYTES = 512 * 1024
@@ -54,7 +61,7 @@ def checkpoint_contents(
     progress: Progress,
     data_state: dict[str, Any],
     run_state: dict[str, Any],
-    weights_only: bool,
+    checkpoints: CheckpointOptions,
 ) -> CheckpointContents:
     """Return what is saved after a step.
 
@@ -65,17 +72,19 @@ def checkpoint_contents(
         progress: After the step.
         data_state: Of the stream, with all that the step and those before it took consumed.
         run_state: What the caller wants back at a resume, as JSON values.
-        weights_only: Leave out all that only a resume needs.
+        checkpoints: Which weights are saved, and whether what only a resume needs is left out.
     """
-    tensors = {MODEL_FILE: weights_of(loaded.model)}
-    files = dict(loaded.small_files)
-    if not weights_only:
+    kind = kind_saved(loaded, checkpoints)
+    tensors = weight_files(loaded, weights_of(loaded.model), kind)
+    files = small_files(loaded, kind)
+    if not checkpoints.weights_only:
         packed, generators = pack_optimizer(optimizer), pack_random_state()
         tensors |= {OPTIMIZER_FILE: packed.tensors, RANDOM_FILE: generators.tensors}
         trainer = {
             "version": VERSION,
             "progress": dataclasses.asdict(progress),
             "options": dataclasses.asdict(options),
+            "model": model_record(loaded),
             "optimizer": packed.values,
             "random": generators.values,
         }
@@ -90,17 +99,19 @@ def _json(value: Mapping[str, Any]) -> bytes:
 def checkpoint_size_bytes(loaded: LoadedModel, options: CheckpointOptions) -> int:
     """Return the bytes on disk that one checkpoint never exceeds, known before the first step.
 
-    AdamW keeps two float32 values for each parameter, so a whole checkpoint is three times the weights. While one is
+    AdamW keeps two float32 values for each parameter that is trained, so a whole checkpoint is three times the weights,
+    and with adapters three times those, and the base model's where they are saved. While one is
     saved, `options.keep` older ones are there as well: a run needs `keep + 1` times this.
     """
-    weights = weights_of(loaded.model)
-    sizes = [tensor_file_bytes(weights), *map(len, loaded.small_files.values())]
+    kind = kind_saved(loaded, options)
+    sizes = [tensor_file_bytes(tensors) for tensors in weight_files(loaded, weights_of(loaded.model), kind).values()]
+    sizes += map(len, small_files(loaded, kind).values())
     # The manifest, with a line a file.
     sizes.append(4096)
     if not options.weights_only:
         moments = {
             f"{number}.{name}": tensor
-            for number, tensor in enumerate(loaded.model.parameters())
+            for number, tensor in enumerate(_trained(loaded))
             for name in ("exp_avg", "exp_avg_sq")
         }
         counters = {f"{number}.step": torch.zeros(()) for number in range(len(moments) // 2)}
@@ -110,6 +121,10 @@ def checkpoint_size_bytes(loaded: LoadedModel, options: CheckpointOptions) -> in
         # Each of the three JSON files ends in a block of its own.
         sizes += [1, 1]
     return folder_bytes(sizes)
+
+
+def _trained(loaded: LoadedModel) -> list[torch.nn.Parameter]:
+    return [parameter for parameter in loaded.model.parameters() if parameter.requires_grad]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -171,7 +186,8 @@ def restore(
                 f"the checkpoint was made with train.{name} = {saved}, not {here}: steps would hold other samples",
                 f"set train.{name} to {saved}, or start a new run",
             )
-    load_weights(loaded.model, checkpoint.tensors(MODEL_FILE))
+    refuse_other_model(trainer.get("model", {}), loaded)
+    restore_weights(checkpoint, loaded)
     load_optimizer(optimizer, Packed(tensors=checkpoint.tensors(OPTIMIZER_FILE), values=trainer["optimizer"]))
     load_random_state(Packed(tensors=checkpoint.tensors(RANDOM_FILE), values=trainer["random"]))
     return Restored(

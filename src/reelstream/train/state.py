@@ -30,9 +30,7 @@ def _all_names(name: str) -> bool:  # noqa: ARG001 - a choice of names, as other
     return True
 
 
-def weights_of(
-    model: torch.nn.Module, *, meant: Callable[[str], bool] = _all_names, keep: bool = True
-) -> TensorMap:
+def weights_of(model: torch.nn.Module, *, meant: Callable[[str], bool] = _all_names, keep: bool = True) -> TensorMap:
     """Return parameters and buffers on the CPU by name; of tied ones the first.
 
     Of weights that are divided among ranks, each is put together from all of them: then all ranks must call this
