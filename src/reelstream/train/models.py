@@ -87,7 +87,7 @@ def load_saved_model(folder: Path, options: ModelOptions, *, seed: int = 0) -> L
     """
     require_train_extra()
     recorded = _adapter_record(folder)
-    if not (folder / MODEL_FILE).exists():
+    if recorded is not None and not (folder / MODEL_FILE).exists():
         return _base_of_adapters(folder, recorded, options, seed)
     with FileSource(str(folder), None) as source:
         loaded = _published_model(source, options, with_weights=False)
@@ -99,11 +99,9 @@ def load_saved_model(folder: Path, options: ModelOptions, *, seed: int = 0) -> L
     )
 
 
-def _base_of_adapters(
-    folder: Path, recorded: Mapping[str, Any] | None, options: ModelOptions, seed: int
-) -> LoadedModel:
+def _base_of_adapters(folder: Path, recorded: Mapping[str, Any], options: ModelOptions, seed: int) -> LoadedModel:
     """Return the base model that a checkpoint's adapters name, at the commit that they name it at."""
-    if recorded is None or options.name is None or options.lora is None:
+    if options.name is None or options.lora is None:
         raise StateError(
             f"{folder.name} holds no weights of a whole model, but adapters",
             "set model.name and model.lora as the saved run had them, or start a new run",

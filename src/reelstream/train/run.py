@@ -217,7 +217,7 @@ class _Run:
     def _load_model(self, dataset: StreamingVideoDataset) -> LoadedModel:
         options = self._options.model
         if self._folder.checkpoint is not None:
-            return load_saved_model(self._folder.checkpoint.folder, options)
+            return load_saved_model(self._folder.checkpoint.folder, options, seed=self._options.train.seed)
         if options.name is not None:
             self._notice(f"loading the model {options.name}")
         return load_model(options, texts=_texts_of(dataset.session.catalog), seed=self._options.train.seed)
