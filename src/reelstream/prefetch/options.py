@@ -9,7 +9,7 @@ from typing import Literal
 
 from reelstream.catalog.split import Split, SplitSide
 from reelstream.errors import ConfigError
-from reelstream.types import AnnotationKind, FrameSampling
+from reelstream.types import AnnotationKind, AudioSampling, FrameSampling, MediaCheck, MediaKind
 from reelstream.units import ByteSize, Seconds, format_bytes
 
 LEAST_CUT_BYTES = 250_000
@@ -77,10 +77,19 @@ class StreamOptions:
     """With `split: held_out`: take no more samples than this, of the same clips each time; None takes all."""
     frames: FrameSampling = field(default_factory=FrameSampling)
     """Which frames of a clip are decoded."""
+    media: MediaKind = "frames"
+    """What a sample holds of its clip: `frames`, its own `bytes`, or the `path` of a file that lives for a while."""
+    check: MediaCheck = "open"
+    """How a clip that is handed out as bytes or path is looked at before: `decode` as its frames would be, `open` it
+    and decode one frame, or `none`: then a bad one reaches the trainer."""
+    audio: AudioSampling | None = None
+    """How the sound of a clip is taken; None takes none."""
+    lease_samples: int = 64
+    """With `media: path`, a sample that was let go keeps its file until so many later ones were served."""
     decode_threads: int = field(default_factory=_default_decode_threads)
     """Clips decoded side by side."""
     decoded_memory: ByteSize = 2_000_000_000
-    """Memory for decoded frames; what does not fit is decoded again."""
+    """Memory for what samples hold of clips: frames, bytes, sound; what does not fit is decoded, or read, again."""
     connections: int = 8
     """The most ranged reads at once."""
     max_bad_share: float = 0.05
@@ -96,6 +105,13 @@ class StreamOptions:
         for name in _AT_LEAST_ONE:
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if self.lease_samples < 0:
+            raise ConfigError(f"lease_samples must be at least 0, not {self.lease_samples}")
+        if self.audio is not None and self.media != "frames" and self.check == "none":
+            raise ConfigError(
+                "audio cannot be taken of clips that nobody opens: check is none",
+                "set check to open, or leave audio out",
+            )
         if not self.subsets:
             raise ConfigError("subsets names nothing to train on", "name at least one folder of the repository")
         if self.cut_size is not None and self.cut_size < LEAST_CUT_BYTES:
