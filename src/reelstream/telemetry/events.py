@@ -236,12 +236,44 @@ class CheckpointSaved(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evaluated(Event):
-    """Multiple-choice questions were scored."""
+    """Held-out samples were scored."""
 
     step: int
+    loss: float | None = None
+    """Mean over the tokens of held-out samples that would be trained on; None where there was none."""
+    num_samples: int = 0
+    """Samples that the loss is of."""
     accuracy: float
+    """Share of multiple-choice questions answered right; 0 where there was none."""
     chance: float
+    """What guessing gives."""
     num_questions: int
+    received_bytes: int = 0
+    """Bytes that came from the network for it; in no other figure."""
+    wait_s: float = 0.0
+    """Seconds that it took, in which nothing was trained."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeldOut(Event):
+    """What is held out from training, and the share of it that evaluations take."""
+
+    num_clips: int
+    """Held out."""
+    num_samples: int
+    """Held out."""
+    num_evaluated_clips: int
+    num_evaluated_samples: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Leak(Event):
+    """A clip that is trained on has the very bytes of one that is held out, under another name."""
+
+    clip: str
+    """`subset/path` of the one that is trained on."""
+    held_out: str
+    """`subset/path` of the one that is held out."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -22,6 +22,7 @@ from rich.table import Table
 from rich.text import Text
 
 from reelstream.clock import Clock, SystemClock
+from reelstream.telemetry.evaluation import evaluation_note
 from reelstream.telemetry.events import (
     ArchiveSuspect,
     ClipArrived,
@@ -125,8 +126,7 @@ def note_of(event: Event) -> str | None:
         case ArchiveSuspect():
             return f"suspect archive {event.path}: {event.reason}"
         case Evaluated():
-            questions = count(event.num_questions, "question")
-            return f"accuracy {event.accuracy:.2f} on {questions} at step {event.step} (chance {event.chance:.2f})"
+            return evaluation_note(event)
         case _:
             return None
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from reelstream.errors import DiskError
+from reelstream.telemetry.evaluation import evaluation_lines, evaluation_report
 from reelstream.telemetry.events import EpochBooked
 from reelstream.telemetry.totals import Consumed, Spent, Totals
 from reelstream.units import count, format_bytes, format_rate, format_seconds
@@ -165,7 +166,7 @@ def build_report(
         "order_digest": digests[-1] if digests else None,
         "time": _time(spent, floor),
         "loss": {"first": _finite(consumed.first_loss), "last": _finite(consumed.last_loss)},
-        "evaluation": _evaluation(consumed),
+        "evaluation": evaluation_report(consumed, spent),
         "steps": consumed.steps,
         "resumes": spent.resumes,
         "checkpoints": {
@@ -237,18 +238,6 @@ def _time(spent: Spent, floor: Floor) -> dict[str, Any]:
     }
 
 
-def _evaluation(consumed: Consumed) -> dict[str, Any] | None:
-    evaluated = consumed.evaluation
-    if evaluated is None:
-        return None
-    return {
-        "step": evaluated.step,
-        "accuracy": evaluated.accuracy,
-        "chance": evaluated.chance,
-        "num_questions": evaluated.num_questions,
-    }
-
-
 def _rounded(value: float) -> float:
     return round(value, 3)
 
@@ -261,7 +250,7 @@ def _finite(value: float | None) -> float | None:
 def summary_lines(report: Mapping[str, Any]) -> list[str]:
     """Return the lines that end a run: what was streamed, the most on disk, the stall, and the verdict."""
     network, disk, samples, time = report["network"], report["disk"], report["samples"], report["time"]
-    clips, evaluation, loss = report["clips"], report["evaluation"], report["loss"]
+    clips, loss = report["clips"], report["loss"]
     streamed = f"streamed {format_bytes(network['bytes_received'])} in {count(network['requests'], 'request')}"
     retried = count(network["retries"], "retry", "retries")
     delivered = f"{count(clips['decoded'], 'clip')} decoded, {count(samples['delivered'], 'sample')} delivered"
@@ -279,9 +268,7 @@ def summary_lines(report: Mapping[str, Any]) -> list[str]:
         lines.append(f"{count(clips['num_quarantined'], 'clip')} quarantined; the report names them")
     if loss["first"] is not None and loss["last"] is not None:
         lines.append(f"loss {loss['first']:.3f} at the first step, {loss['last']:.3f} at the last")
-    if evaluation is not None:
-        questions = count(evaluation["num_questions"], "question")
-        lines.append(f"accuracy {evaluation['accuracy']:.2f} on {questions} (chance {evaluation['chance']:.2f})")
+    lines += evaluation_lines(report["evaluation"])
     return [*lines, *samples["imbalances"], report["verdict_sentence"]]
 
 

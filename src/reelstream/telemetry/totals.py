@@ -4,7 +4,7 @@ A resume rolls back what was *consumed* since the last checkpoint (steps, losses
 was *spent* on it (bytes, seconds, decoding). So the two are kept apart, and saved as two parts of one small JSON value:
 
 ```
-{"version": 1, "consumed": {steps, losses, epochs, ...}, "spent": {bytes, requests, seconds, clips, ...}}
+{"version": 2, "consumed": {steps, losses, epochs, ...}, "spent": {bytes, requests, seconds, clips, ...}}
 ```
 """
 
@@ -32,6 +32,8 @@ from reelstream.telemetry.events import (
     EpochStarted,
     Evaluated,
     Event,
+    HeldOut,
+    Leak,
     RangeFinished,
     Retried,
     RunStarted,
@@ -39,10 +41,10 @@ from reelstream.telemetry.events import (
     StepFinished,
 )
 
-STATE_VERSION = 1
+STATE_VERSION = 2
 
 MOST_LISTED = 1000
-"""Quarantined clips, and suspect archives, that are kept by name; beyond it they are counted only."""
+"""Quarantined clips, suspect archives and the like that are kept by name; beyond it they are counted only."""
 
 
 @dataclass(slots=True)
@@ -60,8 +62,9 @@ class Consumed:
     """By epoch, the latest of each."""
     span_kinds: dict[int, str] = field(default_factory=dict)
     """By epoch, how its spans were bounded."""
-    evaluation: Evaluated | None = None
-    """The latest."""
+    evaluations: dict[int, Evaluated] = field(default_factory=dict)
+    """By step, the latest of each; up to `MOST_LISTED`, thinned out beyond."""
+    held_out: HeldOut | None = None
 
 
 @dataclass(slots=True)
@@ -107,6 +110,9 @@ class Spent:
     num_suspect_clips: int = 0
     suspect_clips: list[str] = field(default_factory=list)
     """`subset/path`, up to `MOST_LISTED`."""
+    num_leaks: int = 0
+    leaks: dict[str, str] = field(default_factory=dict)
+    """By the clip that is trained on, the held-out one of the same bytes, up to `MOST_LISTED`; both `subset/path`."""
     checkpoints: int = 0
     last_checkpoint_step: int | None = None
     checkpoint_bytes: int = 0
@@ -168,6 +174,7 @@ class Totals:
                 needed_bytes=dict(self._consumed.needed_bytes),
                 books=dict(self._consumed.books),
                 span_kinds=dict(self._consumed.span_kinds),
+                evaluations=dict(self._consumed.evaluations),
             )
 
     @property
@@ -180,6 +187,7 @@ class Totals:
                 quarantined=dict(self._spent.quarantined),
                 suspect=dict(self._spent.suspect),
                 suspect_clips=list(self._spent.suspect_clips),
+                leaks=dict(self._spent.leaks),
                 received_bytes_by_epoch=dict(self._spent.received_bytes_by_epoch),
                 saved_bytes_by_epoch=dict(self._spent.saved_bytes_by_epoch),
             )
@@ -193,6 +201,7 @@ class Totals:
             self._add_network(wall_s, event)
             self._add_clips(event)
             self._add_progress(event)
+            self._add_evaluation(event)
 
     def _add_network(self, wall_s: float, event: Event) -> None:
         spent = self._spent
@@ -270,8 +279,20 @@ class Totals:
                 spent.last_checkpoint_step = event.step
                 spent.checkpoint_bytes = event.size_bytes
                 spent.checkpoint_s += event.wait_s
+            case _:
+                pass
+
+    def _add_evaluation(self, event: Event) -> None:
+        spent, consumed = self._spent, self._consumed
+        match event:
             case Evaluated():
-                consumed.evaluation = event
+                _enter(event, consumed.evaluations)
+            case HeldOut():
+                consumed.held_out = event
+            case Leak():
+                spent.num_leaks += event.clip not in spent.leaks
+                if len(spent.leaks) < MOST_LISTED:
+                    spent.leaks[event.clip] = event.held_out
             case _:
                 pass
 
@@ -307,6 +328,14 @@ class Totals:
         return cls(_consumed_from_json(_checked(checkpoint)), _spent_from_json(_checked(latest or checkpoint)))
 
 
+def _enter(event: Evaluated, evaluations: dict[int, Evaluated]) -> None:
+    """Enter an evaluation; of too many every other one goes, so that they still tell of the whole run."""
+    if len(evaluations) >= MOST_LISTED:
+        for step in sorted(evaluations)[::2]:
+            del evaluations[step]
+    evaluations[event.step] = event
+
+
 def _checked(state: dict[str, Any]) -> dict[str, Any]:
     version = state.get("version")
     if version != STATE_VERSION:
@@ -330,7 +359,8 @@ def _consumed_from_json(state: dict[str, Any]) -> Consumed:
             for name in ("consumed_samples", "needed_bytes", "span_kinds")
         }
         books = {int(epoch): EpochBooked(**booked) for epoch, booked in fields["books"].items()}
-        evaluation = None if fields["evaluation"] is None else Evaluated(**fields["evaluation"])
-        return Consumed(**{**fields, **by_epoch, "books": books, "evaluation": evaluation})
+        evaluations = {int(step): Evaluated(**values) for step, values in fields["evaluations"].items()}
+        held_out = None if fields["held_out"] is None else HeldOut(**fields["held_out"])
+        return Consumed(**{**fields, **by_epoch, "books": books, "evaluations": evaluations, "held_out": held_out})
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise StateError(f"The totals of the run cannot be read: {error}") from error

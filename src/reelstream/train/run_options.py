@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -61,9 +62,26 @@ class RunOptions:
                 f"evaluation.subset {self.evaluation.subset} is trained on as well",
                 "take it out of data.subsets: what was trained on says nothing about what was learned",
             )
+        if self.evaluation.holds_out and self.data.split != "all":
+            raise ConfigError(
+                "evaluation.share or evaluation.clips is set, and data.split as well",
+                "leave data.split out: what evaluation holds out is not trained on",
+            )
         saved_weights(self.model, self.checkpoints)
         if self.local_hub is not None and self.data.endpoint is not None:
             raise ConfigError("local_hub and data.endpoint are both set", "set one of them")
+
+    @property
+    def training_data(self) -> StreamOptions:
+        """What is trained on: `data` without what the evaluation holds out."""
+        if not self.evaluation.holds_out:
+            return self.data
+        return dataclasses.replace(
+            self.data,
+            split="training",
+            held_out_share=self.evaluation.share,
+            held_out_clips=self.evaluation.clips,
+        )
 
     @property
     def log_limit_bytes(self) -> int:

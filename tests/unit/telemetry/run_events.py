@@ -85,7 +85,7 @@ def small_run() -> list[tuple[float, Event]]:
         (108.0, step(2, loss=1.5)),
         (108.5, ClipDeleted(subset="s", path="one.mp4", size_bytes=700)),
         (109.0, CheckpointSaved(step=2, size_bytes=5000, wait_s=0.2)),
-        (109.5, Evaluated(step=2, accuracy=0.75, chance=0.25, num_questions=40)),
+        (109.5, Evaluated(step=2, loss=1.25, num_samples=80, accuracy=0.75, chance=0.25, num_questions=40)),
         (109.9, booked()),
         (109.9, ClipsKept(num_clips=3, size_bytes=8192)),
         (110.0, RunFinished()),

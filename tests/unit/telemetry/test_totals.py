@@ -172,7 +172,7 @@ def test_figures_that_were_read_do_not_change_afterwards() -> None:
 
 @pytest.mark.parametrize(
     "broken",
-    [{}, {"version": 2}, {"version": 1}, {"version": 1, "consumed": {}}, {"version": 1, "consumed": [], "spent": {}}],
+    [{}, {"version": 1}, {"version": 2}, {"version": 2, "consumed": {}}, {"version": 2, "consumed": [], "spent": {}}],
 )
 def test_a_state_of_another_kind_is_refused(broken: dict[str, Any]) -> None:
     with pytest.raises(StateError, match="totals of the run"):

@@ -1,14 +1,18 @@
 from __future__ import annotations
 
 import dataclasses
+import weakref
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import torch
 
+from reelstream.data.sample import Sample
 from reelstream.train import evaluate as module
 from reelstream.train.device import Compute
-from reelstream.train.evaluate import Answer, Question, evaluate, question_of
+from reelstream.train.evaluate import Answer, Question, evaluate, evaluate_samples, question_of
+from reelstream.train.feeder import encode_sample
 from reelstream.train.loss import token_losses
 from reelstream.train.models import LoadedModel
 from reelstream.types import Position
@@ -122,3 +126,56 @@ def test_neither_mode_nor_generators_are_changed(loaded: LoadedModel) -> None:
     evaluate(loaded.model, loaded.family, questions_of(1), batch_size=4, compute=CPU)
     assert loaded.model.training
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_the_loss_is_the_mean_over_all_trained_tokens_whatever_the_batches(loaded: LoadedModel) -> None:
+    samples = [make_sample(number, Position(0, 0, number)) for number in range(5)]
+    results = [
+        evaluate_samples(loaded.model, loaded.family, samples, batch_size=batch_size, compute=CPU)
+        for batch_size in (1, 2, 16)
+    ]
+    loaded.model.eval()
+    with torch.no_grad():
+        batch = loaded.family.collate([encode_sample(loaded.family, sample) for sample in samples])
+        expected = token_losses(loaded.model, batch).losses.mean().item()
+    for result in results:
+        assert result.loss == pytest.approx(expected, rel=1e-5)
+        assert (result.num_samples, result.num_questions) == (5, 5)
+    alone = evaluate(loaded.model, loaded.family, questions_of(5), batch_size=4, compute=CPU)
+    assert results[1].chosen == alone.chosen
+    assert (results[1].accuracy, results[1].chance) == (alone.accuracy, alone.chance)
+
+
+def test_samples_without_a_question_have_a_loss_all_the_same(loaded: LoadedModel) -> None:
+    samples = [sample_with("<video>\nWhere does it go?", "Up."), make_sample(2, Position(0, 0, 1))]
+    result = evaluate_samples(loaded.model, loaded.family, samples, batch_size=4, compute=CPU)
+    assert (result.num_samples, result.num_questions) == (2, 1)
+    assert result.loss is not None
+    event = result.event(7)
+    assert (event.step, event.loss, event.num_samples, event.num_questions) == (7, result.loss, 2, 1)
+
+
+def test_no_more_questions_are_asked_than_wanted_and_all_losses_are_taken(loaded: LoadedModel) -> None:
+    samples = [make_sample(number, Position(0, 0, number)) for number in range(4)]
+    result = evaluate_samples(loaded.model, loaded.family, samples, batch_size=4, compute=CPU, max_questions=2)
+    assert (result.num_samples, result.num_questions) == (4, 2)
+
+
+def test_no_sample_gives_no_loss(loaded: LoadedModel) -> None:
+    assert evaluate_samples(loaded.model, loaded.family, [], batch_size=4, compute=CPU).loss is None
+
+
+def test_no_more_samples_than_a_batch_are_held_however_many_there_are(loaded: LoadedModel) -> None:
+    alive: list[weakref.ref[torch.Tensor]] = []
+    most = 0
+
+    def stream() -> Iterator[Sample]:
+        nonlocal most
+        for number in range(12):
+            sample = make_sample(number, Position(0, 0, number))
+            alive.append(weakref.ref(sample["frames"]))
+            most = max(most, sum(frames() is not None for frames in alive))
+            yield sample
+
+    evaluate_samples(loaded.model, loaded.family, stream(), batch_size=2, compute=CPU)
+    assert most <= 4
