@@ -221,7 +221,12 @@ def _resumed_by_loader(
         epoch = begun[-1].position.epoch if begun else 0
         left = trial.num_samples - len(begun)
         rest = list(chain.from_iterable(_batches(dataset, _plain(dataset, trial, num_workers), epoch, left)))
-    return Joined(begun + rest[:left], len(begun))
+    return _joined_batches(trial, begun, rest)
+
+
+def _joined_batches(trial: Trial, begun: list[SeenSample], rest: list[SeenSample]) -> Joined:
+    """A batch may reach beyond the end of a quiet run that was ended early."""
+    return Joined((begun + rest)[: trial.num_samples], min(len(begun), trial.num_samples))
 
 
 def _stateful(num_workers: int) -> Callable[[Trial, int], Joined]:
@@ -239,7 +244,7 @@ def _stateful(num_workers: int) -> Callable[[Trial, int], Joined]:
                 epoch = begun[-1].position.epoch if begun else 0
                 left = trial.num_samples - len(begun)
                 rest = list(chain.from_iterable(_batches(dataset, loader, epoch, left)))
-        return Joined(begun + rest[:left], len(begun))
+        return _joined_batches(trial, begun, rest)
 
     return run
 
