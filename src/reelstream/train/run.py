@@ -37,8 +37,9 @@ from reelstream.telemetry.live import Gauges, LiveView
 from reelstream.telemetry.report import build_report, write_report
 from reelstream.telemetry.totals import Totals
 from reelstream.train.checkpoints import CheckpointStore
+from reelstream.train.costs import checkpoint_costs
 from reelstream.train.device import choose_compute
-from reelstream.train.disk import set_checkpoints_aside, set_logs_aside
+from reelstream.train.disk import DiskPlan, plan_of, set_checkpoints_aside, set_logs_aside
 from reelstream.train.evaluate import EvaluationResult, Question, evaluate
 from reelstream.train.held_out import HeldOutQuestions
 from reelstream.train.hub_figures import HubFigures
@@ -53,7 +54,7 @@ from reelstream.train.run_folder import (
     ClaimedFolder,
 )
 from reelstream.train.run_options import RunOptions
-from reelstream.train.saving import checkpoint_size_bytes, saved_data_state, saved_run_state
+from reelstream.train.saving import saved_data_state, saved_run_state
 from reelstream.units import format_bytes
 
 # Texts that a tiny model's tokenizer is built from; more changes nothing.
@@ -133,6 +134,7 @@ class _Run:
         self._held_out: HeldOutQuestions | None = None
         self._loop: TrainingLoop | None = None
         self._store: CheckpointStore | None = None
+        self._disk_plan: DiskPlan | None = None
         self._began = False
         self.interrupted_by: str | None = None
         saved = {} if folder.checkpoint is None else saved_run_state(folder.checkpoint)
@@ -234,13 +236,18 @@ class _Run:
         assert dataset is not None, "opened before"
         loaded = self._load_model(dataset)
         self._saved_indexes = dataset.session.open_store(self._folder.indexes, self._budget.account("saved indexes"))
+        costs = checkpoint_costs(loaded, options.model, options.checkpoints)
+        num_checkpoints = options.checkpoints.keep + 1
         set_checkpoints_aside(
             self._budget,
-            size_bytes=checkpoint_size_bytes(loaded, options.checkpoints),
-            num_checkpoints=options.checkpoints.keep + 1,
+            size_bytes=costs[0].size_bytes,
+            num_checkpoints=num_checkpoints,
             session=dataset.session,
             lanes=options.data.lanes,
+            costs=costs,
         )
+        self._disk_plan = plan_of(self._budget, costs, num_checkpoints=num_checkpoints)
+        self._notice(self._disk_plan.sentence)
         self._store = CheckpointStore(
             self._folder.checkpoints,
             keep=options.checkpoints.keep,
@@ -353,6 +360,8 @@ class _Run:
             disk_high_water_bytes=self._high_water_bytes,
             num_cores=os.cpu_count() or 1,
         )
+        if self._disk_plan is not None:
+            report["disk_plan"] = self._disk_plan.to_json()
         if self._hub_figures is not None:
             report["local_hub"] = self._hub_figures.report
         write_report(self._folder.path / REPORT_FILE, report)
