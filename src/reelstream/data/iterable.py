@@ -24,7 +24,7 @@ from reelstream.prefetch.session import StreamSession
 from reelstream.prefetch.state import EpochState
 from reelstream.prefetch.values import Gauges, ReadySample
 from reelstream.telemetry import Telemetry, events
-from reelstream.types import AnnotationKind, FrameSampling, Position
+from reelstream.types import AnnotationKind, AudioSampling, FrameSampling, MediaCheck, MediaKind, Position
 from reelstream.units import parse_bytes
 
 STATE_VERSION = 1
@@ -70,8 +70,12 @@ class StreamingVideoDataset(IterableDataset[Sample]):
         epochs_per_part: Epochs on a part before the next one's turn.
         keep_clips: Whether clips that fit stay on disk for the epochs to come.
         frames: Which frames are decoded.
+        media: What a sample holds of its clip: `frames`, its own `bytes`, or the `path` of a file.
+        check: How a clip is looked at that is handed out as bytes or path: `decode`, `open`, or `none`.
+        audio: How the sound of clips is taken; None takes none.
+        lease_samples: How many samples later a path ends that nobody holds; see `reelstream.prefetch.paths`.
         decode_threads: Clips decoded side by side; None takes the number of cores.
-        decoded_memory: Memory for decoded frames.
+        decoded_memory: Memory for what samples hold of clips: frames, bytes, sound.
         connections: The most ranged reads at once.
         max_bad_share: Stop above this share of bad clips.
         on_bad_archive: `stop` at a damaged archive, or `skip` what it does not give.
@@ -106,6 +110,10 @@ class StreamingVideoDataset(IterableDataset[Sample]):
         epochs_per_part: int = _Defaults.epochs_per_part,
         keep_clips: bool = _Defaults.keep_clips,
         frames: FrameSampling | None = None,
+        media: MediaKind = _Defaults.media,
+        check: MediaCheck = _Defaults.check,
+        audio: AudioSampling | None = None,
+        lease_samples: int = _Defaults.lease_samples,
         decode_threads: int | None = None,
         decoded_memory: int | str = _Defaults.decoded_memory,
         connections: int = _Defaults.connections,
@@ -137,6 +145,10 @@ class StreamingVideoDataset(IterableDataset[Sample]):
             epochs_per_part=epochs_per_part,
             keep_clips=keep_clips,
             frames=frames or FrameSampling(),
+            media=media,
+            check=check,
+            audio=audio,
+            lease_samples=lease_samples,
             decode_threads=decode_threads or os.cpu_count() or 1,
             decoded_memory=parse_bytes(decoded_memory),
             connections=connections,
@@ -304,6 +316,8 @@ class StreamingVideoDataset(IterableDataset[Sample]):
                 raise StateError(f"no sample at {after} was served", "ask for the state of an epoch that runs")
         if running is not None and running.last is not None:
             state = running.state_after(after)
+            if after is not None and self._session is not None:
+                self._session.paths.consumed(after)
         elif self._loaded is not None:
             return self._loaded
         else:
@@ -428,8 +442,9 @@ class StreamingVideoDataset(IterableDataset[Sample]):
             record=served.clip.record,
             annotation=session.catalog.annotation(served.row),
             position=served.position,
-            decoded=ready.decoded,
-            share_frames=served.last_use,
+            media=ready.media,
+            lease=ready.lease,
+            share=served.last_use,
         )
 
     def _end_passes(self) -> None:

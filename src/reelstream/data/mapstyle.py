@@ -14,10 +14,11 @@ from reelstream.data.iterable import StreamingVideoDataset
 from reelstream.data.sample import Sample, make_sample
 from reelstream.errors import ConfigError, OutOfReachError
 from reelstream.prefetch.board import Served
+from reelstream.prefetch.paths import PathLease
 from reelstream.prefetch.pipeline import EpochPipeline
 from reelstream.prefetch.state import EpochState
 from reelstream.telemetry import events
-from reelstream.types import DecodedClip
+from reelstream.types import ClipMedia
 
 # The last samples are held, so that one can be had twice in a row, and places left empty at the end can be filled.
 _NUM_HELD = 8
@@ -154,7 +155,7 @@ class StreamingLLaVAVideo(Dataset[Sample]):
         if len(self._within_reach) >= self._prune_at:
             self._within_reach = {place: was for place, was in self._within_reach.items() if was.clip.file is not None}
             self._prune_at = max(_LEAST_PRUNED, 2 * len(self._within_reach))
-        return self._made(served, ready.decoded)
+        return self._made(served, ready.media, ready.lease)
 
     def _repeat(self) -> Sample:
         self._over = True
@@ -172,23 +173,24 @@ class StreamingLLaVAVideo(Dataset[Sample]):
             if held_place == place:
                 return sample
         served = self._within_reach.get(place)
-        decoded = None
+        ready = None
         if served is not None and self._pipeline is not None:
-            decoded = self._pipeline.frames_again(served.clip)
-        if served is None or decoded is None:
+            ready = self._pipeline.again(served)
+        if served is None or ready is None:
             raise OutOfReachError(
                 f"place {place} lies behind the window in use (the next place is {self._next}); its clip is deleted",
                 "use shuffle=False in the DataLoader: the order is shuffled already; or call reset() to begin again",
             )
-        return self._made(served, decoded)
+        return self._made(served, ready.media, ready.lease)
 
-    def _made(self, served: Served, decoded: DecodedClip) -> Sample:
+    def _made(self, served: Served, media: ClipMedia, lease: PathLease | None) -> Sample:
         return make_sample(
             record=served.clip.record,
             annotation=self._stream.session.catalog.annotation(served.row),
             position=served.position,
-            decoded=decoded,
-            share_frames=False,
+            media=media,
+            lease=lease,
+            share=False,
         )
 
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from reelstream.prefetch.board import Served
-from reelstream.types import DecodedClip, FrameSampling
+from reelstream.prefetch.paths import PathLease
+from reelstream.types import AudioSampling, ClipMedia, DecodedClip, FrameSampling, MediaCheck, MediaKind
 
 Decode = Callable[[Path, FrameSampling], DecodedClip]
 """Gives a clip's frames; raises `DecodeError` where the clip is bad."""
@@ -28,14 +29,28 @@ class PipelineOptions:
     """Whether a damaged archive ends the epoch; else what it did not give is booked as without media."""
     keep_until_window_end: bool = False
     """Whether a clip may be asked for again after its last sample, until its window is used up."""
+    media: MediaKind = "frames"
+    """What a sample holds of its clip."""
+    check: MediaCheck = "open"
+    """How a clip that is handed out undecoded is looked at."""
+    audio: AudioSampling | None = None
+    """How its sound is taken; None takes none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReadySample:
-    """A sample with its frames."""
+    """A sample with what it holds of its clip."""
 
     served: Served
-    decoded: DecodedClip
+    media: ClipMedia
+    lease: PathLease | None = None
+    """Of its clip's file, where samples hold that."""
+
+    @property
+    def decoded(self) -> DecodedClip:
+        """Its frames, where samples hold those."""
+        assert self.media.decoded is not None, "samples of this pipeline hold no frames"
+        return self.media.decoded
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

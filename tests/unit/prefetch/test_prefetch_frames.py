@@ -2,13 +2,12 @@ from __future__ import annotations
 
 import random
 
-import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reelstream.prefetch.frames import FrameStore
+from reelstream.prefetch.frames import MediaStore
 from reelstream.prefetch.windows import ResidentClip
-from reelstream.types import ClipRecord, DecodedClip
+from reelstream.types import ClipMedia, ClipRecord
 
 
 def make_clip(number: int, uses: list[int]) -> ResidentClip:
@@ -25,15 +24,8 @@ def make_clip(number: int, uses: list[int]) -> ResidentClip:
     return clip
 
 
-def frames_of(size_bytes: int) -> DecodedClip:
-    return DecodedClip(
-        frames=np.zeros((size_bytes, 1, 1, 1), np.uint8),
-        timestamps=np.zeros(1),
-        frame_indices=np.zeros(1, np.int64),
-        fps=1.0,
-        duration=1.0,
-        truncated=False,
-    )
+def frames_of(size_bytes: int) -> ClipMedia:
+    return ClipMedia(content=bytes(size_bytes))
 
 
 def numbers(clips: list[ResidentClip]) -> list[int]:
@@ -41,7 +33,7 @@ def numbers(clips: list[ResidentClip]) -> list[int]:
 
 
 def test_the_most_urgent_clips_are_chosen_as_far_as_threads_go() -> None:
-    store = FrameStore(limit_bytes=1000, estimate_bytes=10, most_in_flight=2)
+    store = MediaStore(limit_bytes=1000, expected_bytes=lambda _: 10, most_in_flight=2)
     clips = [make_clip(number, [number]) for number in range(4)]
     chosen, is_all = store.choose(clips)
     assert (numbers(chosen), is_all) == ([0, 1], False)
@@ -56,7 +48,7 @@ def test_the_most_urgent_clips_are_chosen_as_far_as_threads_go() -> None:
 
 
 def test_what_is_needed_last_goes_first_when_memory_is_short() -> None:
-    store = FrameStore(limit_bytes=30, estimate_bytes=10, most_in_flight=1)
+    store = MediaStore(limit_bytes=30, expected_bytes=lambda _: 10, most_in_flight=1)
     late, later, soon = make_clip(0, [50]), make_clip(1, [90]), make_clip(2, [5])
     for clip in (late, later):
         store.choose([clip])
@@ -70,8 +62,18 @@ def test_what_is_needed_last_goes_first_when_memory_is_short() -> None:
     assert store.get(urgent) is not None
 
 
+def test_a_large_clip_waits_for_memory_that_a_small_one_finds() -> None:
+    sizes = {0: 10, 1: 90, 2: 20}
+    store = MediaStore(limit_bytes=100, expected_bytes=lambda clip: sizes[clip.record.clip], most_in_flight=3)
+    first, large, small = make_clip(0, [0]), make_clip(1, [2]), make_clip(2, [1])
+    store.choose([first])
+    store.put(first, frames_of(15))
+    chosen, is_all = store.choose([first, small, large])
+    assert (numbers(chosen), is_all) == ([2], False)
+
+
 def test_nothing_that_is_needed_sooner_goes_for_what_is_needed_later() -> None:
-    store = FrameStore(limit_bytes=20, estimate_bytes=10, most_in_flight=1)
+    store = MediaStore(limit_bytes=20, expected_bytes=lambda _: 10, most_in_flight=1)
     clips = [make_clip(number, [number]) for number in range(3)]
     for clip in clips[:2]:
         store.choose([clip])
@@ -81,7 +83,7 @@ def test_nothing_that_is_needed_sooner_goes_for_what_is_needed_later() -> None:
 
 
 def test_the_most_urgent_clip_comes_in_whatever_the_memory_and_takes_the_place_of_all_later_ones() -> None:
-    store = FrameStore(limit_bytes=20, estimate_bytes=25, most_in_flight=1)
+    store = MediaStore(limit_bytes=20, expected_bytes=lambda _: 25, most_in_flight=1)
     late, urgent = make_clip(0, [9]), make_clip(1, [0])
     store.choose([late])
     store.put(late, frames_of(20))
@@ -90,7 +92,7 @@ def test_the_most_urgent_clip_comes_in_whatever_the_memory_and_takes_the_place_o
 
 
 def test_frames_of_a_clip_that_is_used_up_or_bad_are_not_kept() -> None:
-    store = FrameStore(limit_bytes=100, estimate_bytes=10, most_in_flight=2)
+    store = MediaStore(limit_bytes=100, expected_bytes=lambda _: 10, most_in_flight=2)
     used, bad = make_clip(0, [0]), make_clip(1, [1])
     store.choose([used, bad])
     used.left, bad.problem = 0, "bad"
@@ -109,7 +111,7 @@ def test_frames_of_a_clip_that_is_used_up_or_bad_are_not_kept() -> None:
 )
 def test_memory_is_bounded_and_the_head_always_comes(limit: int, threads: int, uses: list[int], seed: int) -> None:
     """Clips of one unit each are used in a given order; decoding ends in any order."""
-    store = FrameStore(limit_bytes=limit, estimate_bytes=1, most_in_flight=threads)
+    store = MediaStore(limit_bytes=limit, expected_bytes=lambda _: 1, most_in_flight=threads)
     clips = {number: make_clip(number, [at for at, used in enumerate(uses) if used == number]) for number in set(uses)}
     draws = random.Random(seed)
     in_flight: list[ResidentClip] = []
