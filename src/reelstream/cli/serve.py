@@ -11,13 +11,12 @@ from typing import TYPE_CHECKING, TypeVar
 
 from reelstream.hubserver.extra import require_aiohttp
 from reelstream.hubserver.process import TOKEN_VARIABLE
-from reelstream.hubserver.settings import ServeSettings
+from reelstream.hubserver.settings import LOOPBACK, ServeSettings
 from reelstream.units import count, format_rate, parse_rate, parse_seconds
 
 if TYPE_CHECKING:
     from reelstream.hubserver.server import Opened
 
-_LOOPBACK = {"127.0.0.1", "::1", "localhost"}
 _Value = TypeVar("_Value")
 
 
@@ -54,6 +53,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--faults", action="store_true", help="let tests order faults at /_faults")
     parser.add_argument(
+        "--writable",
+        action="store_true",
+        help="let clients make repositories and commit to them; models go to DIR/.models",
+    )
+    parser.add_argument(
         "--exit-with-parent", action="store_true", help="stop when standard input ends, as it does with its writer"
     )
 
@@ -71,6 +75,7 @@ def run(arguments: argparse.Namespace) -> int:
         address_ttl_s=arguments.address_ttl,
         token=arguments.token,
         faults=arguments.faults,
+        writable=arguments.writable,
     )
     from reelstream.hubserver.server import run_until_stopped  # noqa: PLC0415 - needs the optional aiohttp
 
@@ -91,7 +96,9 @@ def _announce(opened: Opened, settings: ServeSettings) -> None:
         _say(f"a repository is a folder {settings.root}/<org>/<name>/; it may be added while the hub runs")
     if settings.bandwidth_bytes_per_s is not None:
         _say(f"all connections together get at most {format_rate(settings.bandwidth_bytes_per_s)}")
-    if settings.host not in _LOOPBACK:
+    if settings.writable:
+        _say(f"writable: clients may make repositories, and change and delete files below {settings.root}")
+    if settings.host not in LOOPBACK:
         _say(f"listening on {settings.host}: whoever reaches this machine can read these files")
     _say(f"the CDN answers at {opened.cdn_endpoint}")
     _say(f"use it:  export HF_ENDPOINT={opened.endpoint} HF_HUB_DISABLE_XET=1")

@@ -15,6 +15,7 @@ from reelstream.hubserver.ranges import ByteRange, parse_range
 from reelstream.hubserver.repositories import HubFile, RepositoryShelf
 from reelstream.hubserver.routes import parse_cdn_path
 from reelstream.hubserver.signing import AddressSigner, Refusal
+from reelstream.hubserver.writing import Writing
 
 
 class CdnSite:
@@ -25,13 +26,23 @@ class CdnSite:
         shelf: The same, for what is known already and for opening files.
         signer: Checks addresses.
         exchange: The stations of each request.
+        writing: Takes uploads; None on a hub that is only read.
     """
 
-    def __init__(self, *, library: Library, shelf: RepositoryShelf, signer: AddressSigner, exchange: Exchange) -> None:
+    def __init__(
+        self,
+        *,
+        library: Library,
+        shelf: RepositoryShelf,
+        signer: AddressSigner,
+        exchange: Exchange,
+        writing: Writing | None = None,
+    ) -> None:
         self._library = library
         self._shelf = shelf
         self._signer = signer
         self._exchange = exchange
+        self._writing = writing
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer one request."""
@@ -40,6 +51,8 @@ class CdnSite:
         return await self._exchange.run(request, Where.CDN, path, lambda: self._answer(request, named))
 
     async def _answer(self, request: web.BaseRequest, named: tuple[str, str] | None) -> Answer:
+        if request.method == "PUT" and self._writing is not None:
+            return await self._writing.upload(request)
         if request.method not in {"GET", "HEAD"}:
             return storage_error(405, "MethodNotAllowed", "The specified method is not allowed")
         if "Authorization" in request.headers:

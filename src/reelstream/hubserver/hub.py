@@ -28,8 +28,9 @@ from reelstream.hubserver.library import Library
 from reelstream.hubserver.ranges import ByteRange, parse_range
 from reelstream.hubserver.rate_windows import RateWindow
 from reelstream.hubserver.repositories import Gate, HubFile, RepositoryShelf, Snapshot
-from reelstream.hubserver.routes import Route, RouteKind, parse_hub_path
+from reelstream.hubserver.routes import CHANGES, CREATE_PATH, QUESTIONS, Route, RouteKind, parse_hub_path
 from reelstream.hubserver.signing import AddressSigner
+from reelstream.hubserver.writing import Writing
 
 _LARGEST_QUESTION_BYTES = 16 << 20
 _TRUE = {"true", "1"}
@@ -47,6 +48,7 @@ class HubSite:
         windows: The rate windows of API calls and resolves.
         exchange: The stations of each request.
         control: Answers to the paths that begin with an underscore.
+        writing: Takes what clients change; None on a hub that is only read.
     """
 
     def __init__(
@@ -60,6 +62,7 @@ class HubSite:
         windows: Mapping[Where, RateWindow],
         exchange: Exchange,
         control: Control,
+        writing: Writing | None = None,
     ) -> None:
         self._library = library
         self._shelf = shelf
@@ -69,6 +72,7 @@ class HubSite:
         self._windows = windows
         self._exchange = exchange
         self._control = control
+        self._writing = writing
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer one request."""
@@ -92,9 +96,14 @@ class HubSite:
         refused = self._refuse_token(request)
         if refused is not None:
             return refused
+        if request.rel_url.raw_path == CREATE_PATH and request.method == "POST":
+            return _read_only() if self._writing is None else await self._writing.create(request)
         if route is None:
             return hub_error(404, None, "Sorry, we can't find the page you are looking for.")
-        methods = {"POST"} if route.kind is RouteKind.PATHS_INFO else {"GET", "HEAD"}
+        return await self._answer_route(request, route)
+
+    async def _answer_route(self, request: web.BaseRequest, route: Route) -> Answer:
+        methods = {"POST"} if route.kind in QUESTIONS | CHANGES else {"GET", "HEAD"}
         if request.method not in methods:
             return hub_error(405, None, "Method not allowed", {"Allow": ", ".join(sorted(methods))})
         snapshot = await self._library.snapshot(route.repo_id)
@@ -102,6 +111,10 @@ class HubSite:
             return _no_such_repository(request)
         if route.revision not in {"main", "refs/heads/main", snapshot.commit}:
             return hub_error(404, "RevisionNotFound", "Invalid rev id")
+        if route.kind in CHANGES:
+            if self._writing is None:
+                return _read_only()
+            return _refuse_at_gate(request, snapshot.gate) or await self._writing.change(request, route, snapshot)
         return await self._describe(request, route, snapshot)
 
     def _refuse_token(self, request: web.BaseRequest) -> Answer | None:
@@ -126,7 +139,7 @@ class HubSite:
                 return _refuse_at_gate(request, snapshot.gate) or json_answer({})
             case RouteKind.REFS:
                 return json_answer(listing.refs(snapshot))
-            case RouteKind.INFO:
+            case _:
                 return _info(request, snapshot, private=self._token is not None)
 
     def _resolve(self, request: web.BaseRequest, route: Route, snapshot: Snapshot) -> Answer:
@@ -175,6 +188,10 @@ class HubSite:
         answer = text_answer(302, f"Found. Redirecting to {address}", headers)
         answer.counted_path = name
         return answer
+
+
+def _read_only() -> Answer:
+    return hub_error(403, None, "This hub is only read; start it with --writable")
 
 
 def _knows_our_name(request: web.BaseRequest) -> bool:

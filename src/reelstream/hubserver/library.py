@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
+from collections.abc import Callable
 from concurrent.futures import Executor
+from typing import TypeVar
 
 from reelstream.hubserver.repositories import RepositoryShelf, Snapshot
+
+_Result = TypeVar("_Result")
 
 
 class Library:
@@ -30,6 +34,15 @@ class Library:
         task.add_done_callback(self._tasks.discard)
         # A client that leaves does not call off the digests that others wait for.
         return await asyncio.shield(task)
+
+    async def change(self, repo_id: str, work: Callable[[], _Result]) -> _Result:
+        """Do `work` in a thread, while nobody reads the repository: who reads it sees all of a change or nothing."""
+        async with self._locks[repo_id]:
+            loop = asyncio.get_running_loop()
+            try:
+                return await asyncio.shield(loop.run_in_executor(self._readers, work))
+            finally:
+                self._shelf.look_again(repo_id)
 
     async def close(self) -> None:
         """Wait for what is under way, after the shelf has been cancelled."""

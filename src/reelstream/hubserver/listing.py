@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from reelstream.hubserver.repositories import HubFile, Snapshot
+from reelstream.hubserver.routes import MODELS_FOLDER
 
 Json = dict[str, Any]
 
@@ -27,7 +28,7 @@ class TreePage(NamedTuple):
 
 
 def dataset_info(snapshot: Snapshot, *, blobs: bool, private: bool, expand: Collection[str] = ()) -> Json:
-    """Return what `GET /api/datasets/<repo>` says.
+    """Return what `GET /api/datasets/<repo>` says, and likewise of a model.
 
     Args:
         snapshot: The repository.
@@ -36,11 +37,12 @@ def dataset_info(snapshot: Snapshot, *, blobs: bool, private: bool, expand: Coll
         expand: The only properties to name, beside `id`; all where empty.
     """
     when = _when(snapshot.modified_s)
+    repo_id = snapshot.repo_id.removeprefix(f"{MODELS_FOLDER}/")
     used_bytes = sum(file.size_bytes for file in snapshot.files.values())
     info: Json = {
         "_id": snapshot.commit[:24],
-        "id": snapshot.repo_id,
-        "author": snapshot.repo_id.partition("/")[0],
+        "id": repo_id,
+        "author": repo_id.partition("/")[0],
         "sha": snapshot.commit,
         "lastModified": when,
         "createdAt": when,

@@ -39,6 +39,7 @@ class HubProcess:
         address_ttl_s: Seconds for which signed addresses are served.
         token: Where given, the hub answers to this token only.
         faults: Whether `set_faults` may be used.
+        writable: Whether clients may make repositories and commit to them.
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class HubProcess:
         address_ttl_s: float = 3600,
         token: str | None = None,
         faults: bool = False,
+        writable: bool = False,
     ) -> None:
         self._words = [
             str(root),
@@ -63,6 +65,8 @@ class HubProcess:
             self._words += ["--bandwidth", f"{bandwidth_bytes_per_s}"]
         if faults:
             self._words.append("--faults")
+        if writable:
+            self._words.append("--writable")
         self._token = token
         self._child: subprocess.Popen[bytes] | None = None
         self._talk: IO[bytes] | None = None

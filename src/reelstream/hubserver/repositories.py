@@ -15,6 +15,7 @@ from reelstream.clock import Clock
 from reelstream.hubserver.digests import Digest, DigestMemory, compute_digest
 from reelstream.hubserver.git_objects import blob_oid, commit_id, lfs_pointer, tree_oids
 from reelstream.hubserver.large_files import is_large
+from reelstream.hubserver.routes import MODELS_FOLDER
 from reelstream.hubserver.scanning import Scan, ScannedFile, is_below, scan_folder
 from reelstream.units import count, format_bytes
 
@@ -110,11 +111,18 @@ class RepositoryShelf:
         self._cancellation.cancel()
 
     def repo_ids(self) -> list[str]:
-        """Return the repositories that are there now."""
+        """Return the repositories that are there now, those of models last."""
         names = [
-            f"{org.name}/{repo.name}" for org in _folders(self._root) for repo in _folders(org) if _is_utf8(repo.name)
+            f"{prefix}{org.name}/{repo.name}"
+            for folder, prefix in ((self._root, ""), (self._root / MODELS_FOLDER, f"{MODELS_FOLDER}/"))
+            for org in _folders(folder)
+            for repo in _folders(org)
+            if _is_utf8(repo.name)
         ]
-        return sorted(name for name in names if self._folder(name) is not None)
+        return sorted(
+            (name for name in names if self._folder(name) is not None),
+            key=lambda name: (name.startswith(MODELS_FOLDER), name),
+        )
 
     def latest(self, repo_id: str) -> Snapshot | None:
         """Return the commit that was current when it was last asked for, without a look at the disk."""
@@ -162,11 +170,18 @@ class RepositoryShelf:
         scan, _, scanned_at_s = known
         return len(scan.files) > ALWAYS_SCANNED_FILES and self._clock.monotonic() < scanned_at_s + SCAN_PAUSE_S
 
+    def look_again(self, repo_id: str) -> None:
+        """Let the next `snapshot` look at the disk, however fresh the last one is."""
+        with self._lock:
+            known = self._known.get(repo_id)
+            if known is not None:
+                self._known[repo_id] = (known[0], known[1], float("-inf"))
+
     def _folder(self, repo_id: str) -> Path | None:
-        parts = repo_id.split("/")
+        parts = repo_id.removeprefix(f"{MODELS_FOLDER}/").split("/")
         if len(parts) != 2 or any(not part or part.startswith(".") or "\0" in part for part in parts):
             return None
-        folder = self._root.joinpath(*parts)
+        folder = self._root / repo_id
         if not folder.is_dir() or not is_below(os.path.realpath(folder), self._root):
             return None
         return folder

@@ -31,6 +31,8 @@ from reelstream.hubserver.sending import Courier
 from reelstream.hubserver.settings import ServeSettings
 from reelstream.hubserver.signing import AddressSigner
 from reelstream.hubserver.statistics import Statistics
+from reelstream.hubserver.uploads import UploadShelf
+from reelstream.hubserver.writing import Writing
 
 _READERS = 8
 _LONGEST_LINE_BYTES = 64 * 1024
@@ -173,9 +175,17 @@ def _build(
 ) -> tuple[HubSite, CdnSite]:
     statistics = Statistics()
     faults = FaultBook()
-    courier = Courier(Throttle(settings.bandwidth_bytes_per_s, clock), statistics, readers)
+    throttle = Throttle(settings.bandwidth_bytes_per_s, clock)
+    courier = Courier(throttle, statistics, readers)
     exchange = Exchange(settings.latency_s, faults, statistics, courier)
     signer = AddressSigner(secrets.token_bytes(32), clock=clock, ttl_s=settings.address_ttl_s)
+    writing = None
+    if settings.writable:
+        uploads = UploadShelf(settings.root)
+        uploads.sweep()
+        writing = Writing(
+            shelf=uploads, library=library, signer=signer, cdn_port=cdn_port, throttle=throttle, writers=readers
+        )
     hub = HubSite(
         library=library,
         shelf=shelf,
@@ -188,8 +198,9 @@ def _build(
         },
         exchange=exchange,
         control=Control(statistics, faults if settings.faults else None),
+        writing=writing,
     )
-    return hub, CdnSite(library=library, shelf=shelf, signer=signer, exchange=exchange)
+    return hub, CdnSite(library=library, shelf=shelf, signer=signer, exchange=exchange, writing=writing)
 
 
 @contextlib.asynccontextmanager

@@ -7,6 +7,8 @@ from pathlib import Path
 
 from reelstream.errors import ConfigError
 
+LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServeSettings:
@@ -30,6 +32,8 @@ class ServeSettings:
     """Where given, the hub is private: it answers to this token only."""
     faults: bool = False
     """Whether `/_faults` takes orders."""
+    writable: bool = False
+    """Whether repositories may be made and committed to; models lie in the hidden folder `.models` of the root."""
 
     def __post_init__(self) -> None:
         if not self.root.is_dir():
@@ -45,3 +49,8 @@ class ServeSettings:
             raise ConfigError("bandwidth must be above 0", "leave it out for no cap")
         if self.token == "":
             raise ConfigError("the token is empty", "leave it out for a public hub")
+        if self.writable and self.token is None and self.host not in LOOPBACK:
+            raise ConfigError(
+                f"a writable hub on {self.host} would let everybody who reaches this machine write to its disk",
+                "give it a token, or let it listen on 127.0.0.1",
+            )

@@ -32,7 +32,7 @@ def test_the_paths_of_the_real_client_are_understood(raw_path: str, expected: Ro
 
 
 @pytest.mark.parametrize(
-    "raw_path", ["/", "/api/datasets/o", "/api/models/o/n", "/datasets/o/n/resolve/main", "/api/datasets/o/n/x", "/%FF"]
+    "raw_path", ["/", "/api/datasets/o", "/api/spaces/o/n", "/datasets/o/n/resolve/main", "/api/datasets/o/n/x", "/%FF"]
 )
 def test_other_paths_are_none(raw_path: str) -> None:
     assert parse_hub_path(raw_path) is None
