@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -49,7 +51,8 @@ class IdCollate:
 
 def name_of(sample: Sample) -> str:
     """What tells a sample from all others of the dataset."""
-    return f"{sample['subset']}/{sample['clip']}#{sample['conversations'][0]['value']}"
+    said = hashlib.sha256(json.dumps(sample["conversations"]).encode()).hexdigest()[:8]
+    return f"{sample['subset']}/{sample['clip']}#{said}"
 
 
 __all__ = ["REPO_ID", "SUBSETS", "IdCollate", "SampleSummary", "Tensor", "name_of", "smallest_model", "stream"]
