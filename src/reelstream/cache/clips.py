@@ -19,7 +19,7 @@ from types import TracebackType
 from typing import Self
 
 from reelstream.cache.budget import Account, allocated_bytes, block_bytes_of
-from reelstream.cache.names import ClipName, has_digest
+from reelstream.cache.names import HUB_FILE, ClipName, has_digest
 from reelstream.errors import DiskError
 
 
@@ -299,7 +299,7 @@ class ClipCache:
         """
         with self._lock:
             booked = {clip.path.name: clip for clip in self._clips}
-        found = {entry.name: entry.stat() for entry in self._folder.iterdir()}
+        found = {entry.name: entry.stat() for entry in self._folder.iterdir() if entry.name != HUB_FILE}
         problems = [f"{name} is booked and not on disk" for name in sorted(booked.keys() - found.keys())]
         problems += [f"{name} is on disk and not booked" for name in sorted(found.keys() - booked.keys())]
         for name in sorted(booked.keys() & found.keys()):

@@ -6,7 +6,8 @@ CACHE_DIR/
     └── run-<12 hex digits>/                locked (flock on the folder itself) as long as its run lives
         ├── clip-<n>                        a whole clip
         ├── clip-<n>-<identity>-<digest>    a whole clip that another run can know again
-        └── clip-<n>.part                   a clip that is being written
+        ├── clip-<n>.part                   a clip that is being written
+        └── hub.json                        what the processes of the machine share of the Hub (see transport)
 ```
 
 The lock is the kernel's and dies with the process, so no lock file is ever left behind. Only files with these very
@@ -27,10 +28,10 @@ from types import TracebackType
 from typing import Self
 
 from reelstream.cache.clips import Survivor
-from reelstream.cache.names import ClipName
+from reelstream.cache.names import HUB_FILE, ClipName
 from reelstream.errors import DiskError
 
-_RUN_NAME = re.compile(r"run-[0-9a-f]{12}")
+_RUN_NAME = re.compile(r"run-[0-9a-f]{12}(?:-(?P<number>[0-9]+))?")
 
 
 class RunFolder:
@@ -42,12 +43,14 @@ class RunFolder:
         cache_dir: Several runs may share it.
         adopt: Whether clips of dead runs that can be known again are moved into this folder instead of being deleted;
             `ClipCache.take_over` counts them, and must come before anything else is written.
+        number: Which one this is of the processes that share `cache_dir`; it takes over what its like have left.
+        of: How many these are; those of a larger number are taken over by number mod `of`.
 
     Raises:
         DiskError: Where the folder cannot be made or locked.
     """
 
-    def __init__(self, cache_dir: Path, *, adopt: bool = False) -> None:
+    def __init__(self, cache_dir: Path, *, adopt: bool = False, number: int = 0, of: int = 1) -> None:
         self._runs = cache_dir / "runs"
         self._made: list[Path] = []
         self._descriptor = -1
@@ -57,8 +60,8 @@ class RunFolder:
         """Clips of dead runs, in this folder now, oldest run first; none unless `adopt`."""
         try:
             self._made = _make_folders(self._runs)
-            dead = _run_folders(self._runs)
-            self.path, self._descriptor = _make_locked(self._runs)
+            dead = [folder for folder in _run_folders(self._runs) if _number_of(folder) % of == number]
+            self.path, self._descriptor = _make_locked(self._runs, number)
             for folder in dead:
                 with _locked_if_dead(folder) as is_dead:
                     if is_dead:
@@ -123,9 +126,15 @@ def _run_folders(runs: Path) -> list[Path]:
     return [entry for _, entry in sorted(found)]
 
 
-def _make_locked(runs: Path) -> tuple[Path, int]:
+def _number_of(folder: Path) -> int:
+    match = _RUN_NAME.fullmatch(folder.name)
+    assert match is not None, f"{folder} is no run's"
+    return int(match["number"] or 0)
+
+
+def _make_locked(runs: Path, number: int) -> tuple[Path, int]:
     while True:
-        path = runs / f"run-{secrets.token_hex(6)}"
+        path = runs / (f"run-{secrets.token_hex(6)}" + (f"-{number}" if number else ""))
         path.mkdir(mode=0o700)
         descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
         # Between mkdir and flock another start may have taken the folder for a leftover: then it is gone or locked.
@@ -170,8 +179,9 @@ def _clips_in(folder: Path) -> Iterator[tuple[Path, ClipName]]:
 def _delete_ours(folder: Path) -> int:
     """Delete a run's files, and the folder where nothing else is in it; return the bytes that they took."""
     freed_bytes = 0
-    for path, _ in _clips_in(folder):
-        with contextlib.suppress(FileNotFoundError):
+    for path in [*(clip for clip, _ in _clips_in(folder)), folder / HUB_FILE]:
+        # Not there, or (somebody's folder of that name) not ours.
+        with contextlib.suppress(FileNotFoundError, IsADirectoryError):
             freed_bytes += path.lstat().st_blocks * 512
             path.unlink()
     # Fails where somebody else's file is inside: then the folder is theirs now.

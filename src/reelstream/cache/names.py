@@ -21,6 +21,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+HUB_FILE = "hub.json"
+"""Beside the clips of a machine's first rank, and no clip: what the machine's processes share of the Hub."""
+
 _NAME = re.compile(
     r"clip-(?P<number>[0-9]+)(?:-(?P<identity>[0-9a-f]{32})-(?P<digest>[0-9a-f]{32}|[0-9a-f]{8})|(?P<part>\.part))?"
 )

@@ -36,6 +36,8 @@ class Address:
     """Whether the Hub serves the file itself, so that the token must go along."""
     fresh_until_s: float
     """Monotonic seconds; renewed after this."""
+    own: bool = True
+    """Whether this process has asked for it; else another one of the machine did, some time ago."""
 
 
 def lifetime_s(url: str, *, wall_s: float) -> float:

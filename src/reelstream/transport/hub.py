@@ -8,6 +8,7 @@ import json
 import os
 import urllib.parse
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -26,6 +27,7 @@ from reelstream.transport.lines import Lines, Origin, Reply, Timeouts
 from reelstream.transport.patience import Patience
 from reelstream.transport.ranges import FileAccess, RemoteFile
 from reelstream.transport.retry import RetryPolicy, asked_wait_s, is_passing
+from reelstream.transport.shared import SharedAddresses
 from reelstream.types import Repository, RepositoryFile
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
@@ -61,6 +63,8 @@ class HubClient:
         clock: The time; the machine's where None.
         give_up_after_s: Failures without progress for so long are a `NetworkError`.
         timeouts: How long silence is borne.
+        shared: A file in which the processes of one machine share addresses, and the Hub's requests to wait; see
+            `share`.
         transport: Stands in for the network, in tests.
 
     Raises:
@@ -76,6 +80,7 @@ class HubClient:
         clock: Clock | None = None,
         give_up_after_s: float = 600.0,
         timeouts: Timeouts | None = None,
+        shared: Path | None = None,
         transport: httpx2.BaseTransport | None = None,
     ) -> None:
         self.endpoint = _checked_endpoint(endpoint or os.environ.get("HF_ENDPOINT") or "https://huggingface.co")
@@ -86,6 +91,9 @@ class HubClient:
         self._policy = RetryPolicy(give_up_after_s=give_up_after_s)
         self._timeouts = timeouts or Timeouts()
         self._transport = transport
+        self._shared: SharedAddresses | None = None
+        if shared is not None:
+            self.share(shared)
         self._sessions: dict[int, _Session] = {}
         self._plain_headers = {
             "User-Agent": f"reelstream/{reelstream.__version__}",
@@ -109,6 +117,15 @@ class HubClient:
         session = self._sessions.pop(os.getpid(), None)
         if session is not None:
             session.lines.close()
+
+    def share(self, path: Path) -> None:
+        """From now on look for addresses in a file that other processes of this machine use too.
+
+        What one of them was told, by the Hub, the others need not ask; where the Hub asks one to wait, all do. The file
+        is made where its folder exists, readable by this user only, and never larger than 128 KiB. Where it cannot be
+        used, or is gone, each process asks by itself.
+        """
+        self._shared = SharedAddresses(path, self._clock)
 
     def repository(
         self, repo_id: str, revision: str | None = None, *, cancellation: Cancellation | None = None
@@ -151,8 +168,13 @@ class HubClient:
 
         def address(cancellation: Cancellation) -> Address:
             return self._session().addresses.address(
-                url, lambda: self._resolve(url, subject, cancellation), cancellation
+                url, lambda: self._found_or_resolved(url, subject, cancellation), cancellation
             )
+
+        def drop_address(refused: Address) -> None:
+            self._session().addresses.drop(url, refused)
+            if self._shared is not None:
+                self._shared.drop(url, refused)
 
         return RemoteFile(
             file,
@@ -162,7 +184,7 @@ class HubClient:
                 subject=subject,
                 lines=lambda: self._session().lines,
                 address=address,
-                drop_address=lambda refused: self._session().addresses.drop(url, refused),
+                drop_address=drop_address,
                 hub_headers=self._hub_headers,
                 cdn_headers=self._plain_headers,
                 patience=self._patience,
@@ -196,6 +218,17 @@ class HubClient:
         # Asked each time: tokens that were got by a browser are renewed by `huggingface_hub` as they age.
         token = _find_token(self._token)
         return self._plain_headers | ({"Authorization": f"Bearer {token}"} if token else {})
+
+    def _found_or_resolved(self, url: str, subject: Subject, cancellation: Cancellation) -> Address:
+        """Return an address that another process of the machine has got, or ask the Hub."""
+        if self._shared is None:
+            return self._resolve(url, subject, cancellation)
+        with self._shared.turn(url, cancellation) as found:
+            if found is not None:
+                return found
+            address = self._resolve(url, subject, cancellation)
+            self._shared.put(url, address, cancellation)
+            return address
 
     def _resolve(self, url: str, subject: Subject, cancellation: Cancellation) -> Address:
         """Ask the Hub for a file's address. Without a Range header: it would be signed into the address."""
@@ -241,9 +274,10 @@ class HubClient:
 
         def once() -> _T:
             here = url
+            self._keep_silent_with_the_others(cancellation)
             for _ in range(_MOST_REDIRECTS):
                 with self._session().lines.ask(method, here, self._hub_headers(), cancellation) as reply:
-                    self._raise_for_status(reply, subject)
+                    self._raise_for_status(reply, subject, cancellation)
                     if reply.status not in _REDIRECTS:
                         return read(here, reply)
                     target = _redirect_target(here, reply, subject)
@@ -255,12 +289,17 @@ class HubClient:
         _refuse_when_offline(self.endpoint)
         return self._patience(subject, cancellation).insist(once)
 
-    def _raise_for_status(self, reply: Reply, subject: Subject) -> None:
+    def _keep_silent_with_the_others(self, cancellation: Cancellation) -> None:
+        silent_s = self._shared.silent_s(cancellation) if self._shared is not None else 0.0
+        if silent_s > 0:
+            raise PassingFailure(f"{self._origin.host} asked another process to wait", asked_s=silent_s)
+
+    def _raise_for_status(self, reply: Reply, subject: Subject, cancellation: Cancellation) -> None:
         if is_passing(reply.status):
-            raise PassingFailure(
-                f"{self._origin.host} answered {reply.status}",
-                asked_s=asked_wait_s(reply.status, reply.headers, self._clock.wall()),
-            )
+            asked_s = asked_wait_s(reply.status, reply.headers, self._clock.wall())
+            if asked_s is not None and self._shared is not None:
+                self._shared.keep_silent(asked_s, cancellation)
+            raise PassingFailure(f"{self._origin.host} answered {reply.status}", asked_s=asked_s)
         if reply.status >= 400:
             raise refusal_error(Refusal.of(reply.status, reply.headers, reply.body(_SHOWN_BODY_BYTES)), subject)
 

@@ -20,6 +20,7 @@ from reelstream.transport.retry import asked_wait_s, is_passing
 from reelstream.types import RepositoryFile
 
 _SHOWN_BODY_BYTES = 4096
+_MOST_REFUSALS = 3
 
 
 class _AddressRefusedError(Exception):
@@ -80,14 +81,14 @@ class RemoteFile:
         assert 0 <= first_byte <= end_byte <= self.size_bytes
         patience = self._access.patience(self._access.subject, cancellation)
         position = first_byte
-        refused_before = False
+        refusals = 0
         while position < end_byte:
             address = self._access.address(cancellation)
             try:
                 with contextlib.closing(self._one_answer(address, position, end_byte, cancellation)) as chunks:
                     for chunk in chunks:
                         position += len(chunk)
-                        refused_before = False
+                        refusals = 0
                         patience.progressed()
                         yield chunk
             except PassingFailure as failure:
@@ -95,9 +96,10 @@ class RemoteFile:
                 if position < end_byte:
                     patience.pause(failure)
             except _AddressRefusedError as error:
-                if refused_before:
+                # What another process was told may be old; what was signed at our own asking after a refusal is not.
+                if (refusals and address.own) or refusals >= _MOST_REFUSALS:
                     raise self._refused_anew(error.refusal) from error
-                refused_before = True
+                refusals += 1
                 self._access.drop_address(address)
 
     def _one_answer(

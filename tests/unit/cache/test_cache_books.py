@@ -94,6 +94,12 @@ def test_check_finds_what_others_did(tmp_path: Path) -> None:
     ]
 
 
+def test_what_processes_share_of_the_hub_is_no_clip(tmp_path: Path) -> None:
+    _, cache = make_cache(tmp_path)
+    (tmp_path / "hub.json").write_bytes(b"{}")
+    assert cache.check() == []
+
+
 def test_a_full_disk_is_one_clear_error(tmp_path: Path) -> None:
     budget, cache = make_cache(tmp_path)
     assert cache.try_reserve(10)
@@ -107,6 +113,7 @@ def test_a_run_folder_is_gone_after_the_run(tmp_path: Path) -> None:
     with RunFolder(tmp_path / "cache") as folder:
         (folder.path / "clip-0").write_bytes(b"x")
         (folder.path / "clip-1.part").write_bytes(b"x")
+        (folder.path / "hub.json").write_bytes(b"{}")
     assert list(tmp_path.iterdir()) == []
 
 
