@@ -16,6 +16,7 @@ taken/<name>             how many ranks need the values of this exchange no more
 
 from __future__ import annotations
 
+import collections
 import threading
 
 from reelstream.clock import Clock
@@ -30,6 +31,10 @@ from reelstream.units import format_seconds
 _FIRST_POLL_S = 0.0002
 _LONGEST_POLL_S = 0.02
 _MEETING_POLL_S = 0.1
+# How long a rank that leaves in good order stays for those who have not read its last values yet: where it holds the
+# store, they could not any more.
+_LINGER_S = 3.0
+_REMEMBERED_EXCHANGES = 64
 _HINT = (
     "the cause is in that rank's own output; the run can be resumed from its last checkpoint, on any number of ranks "
     "that divides its lanes"
@@ -101,6 +106,8 @@ class Courier:
         self._lock = threading.Lock()
         self._under_way: list[Exchange] = []
         self._leaving: str | None = None
+        self._linger_until_s: float | None = None
+        self._not_taken_by_all: collections.deque[str] = collections.deque(maxlen=_REMEMBERED_EXCHANGES)
         self._failure: Exception | None = None
         self._num_beats = 0
         self._next_beat_s = float("-inf")
@@ -159,8 +166,7 @@ class Courier:
             under_way = list(self._under_way)
         self._beat_if_due()
         if leaving is not None:
-            self._leave(run, leaving, under_way)
-            return self._patience.beat_s
+            return self._leave(run, leaving, under_way)
         somebody_left = run is not None and bool(under_way) and self._has_somebody_left(run, under_way)
         for exchange in under_way:
             self._advance(run, exchange, somebody_left)
@@ -193,13 +199,21 @@ class Courier:
             if self._store.check([f"{run}/beat/{rank}"]):
                 self._to_be_seen.discard(rank)
 
-    def _leave(self, run: str | None, reason: str, under_way: list[Exchange]) -> None:
-        for exchange in under_way:
-            exchange.fail(self._no_more_error(exchange))
-        if run is not None:
-            self._store.set(f"{run}/left/{self._place.rank}", reason.encode())
-            self._store.set(f"{run}/left", b"")
-        self.has_ended = True
+    def _leave(self, run: str | None, reason: str, under_way: list[Exchange]) -> float:
+        """Tell the others; return the seconds until the next round, if there is one."""
+        now_s = self._clock.monotonic()
+        if self._linger_until_s is None:
+            self._linger_until_s = now_s + _LINGER_S
+            for exchange in under_way:
+                exchange.fail(self._no_more_error(exchange))
+            if run is not None:
+                self._store.set(f"{run}/left/{self._place.rank}", reason.encode())
+                self._store.set(f"{run}/left", b"")
+        taken = [name for name in self._not_taken_by_all if not self._store.check([f"{run}/taken/{name}"])]
+        for name in taken:
+            self._not_taken_by_all.remove(name)
+        self.has_ended = not self._not_taken_by_all or now_s >= self._linger_until_s
+        return _LONGEST_POLL_S
 
     def _has_somebody_left(self, run: str, under_way: list[Exchange]) -> bool:
         # Not asked in the first milliseconds, in which most exchanges end.
@@ -245,6 +259,8 @@ class Courier:
             for rank in range(self._place.world_size):
                 clear_away(self._store, _value_key(run, exchange.name, rank))
             self._store.delete_key(f"{run}/taken/{exchange.name}")
+        else:
+            self._not_taken_by_all.append(exchange.name)
 
     def _survey(self, run: str, exchange: Exchange) -> None:
         """Look at those that have given nothing: do they live?"""
@@ -258,6 +274,8 @@ class Courier:
             # Looked at once more: it may have given its value, and then gone in good order.
             if fate is not None and is_missing(rank):
                 exchange.fail(self._lost_error(exchange, rank, fate))
+                # Some never take what was given: there is nothing to stay for.
+                self._not_taken_by_all = collections.deque(maxlen=0)
                 return
         exchange.next_survey_s = self._clock.monotonic() + self._patience.survey_s
 
