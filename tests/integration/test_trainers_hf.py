@@ -24,7 +24,7 @@ from reelstream.trainers.room import checkpoint_size_bytes
 from trainers_kit import IdCollate, smallest_model, stream
 
 
-class Killed(Exception):
+class KilledError(Exception):
     """Stands for a SIGKILL where the process has to go on."""
 
 
@@ -34,7 +34,7 @@ class KillAt(TrainerCallback):  # type: ignore[misc] # untyped
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **others: Any) -> None:
         if state.global_step == self.step:
-            raise Killed
+            raise KilledError
 
 
 class RecordingTrainer(Trainer):  # type: ignore[misc] # untyped
@@ -121,7 +121,7 @@ def test_a_killed_run_goes_on_as_the_quiet_one(
 
     with small(hub, tmp_path / "cache") as dataset:
         killed = trainer_of(dataset, arguments(tmp_path, **settings, **saving), kill_at=kill_at)
-        with pytest.raises(Killed):
+        with pytest.raises(KilledError):
             killed.train()
     with small(hub, tmp_path / "cache") as dataset:
         resumed = trainer_of(dataset, arguments(tmp_path, **settings, **saving))
@@ -190,7 +190,7 @@ class KilledInASave(RecordingTrainer):
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         if self.state.global_step == 8:
-            raise Killed
+            raise KilledError
         super()._save_optimizer_and_scheduler(output_dir)
 
 
@@ -198,7 +198,7 @@ def test_a_checkpoint_cut_short_is_told_and_passed_over(hub: HubProcess, tmp_pat
     args = arguments(tmp_path, save_strategy="steps", save_steps=4)
     with small(hub, tmp_path / "cache") as dataset:
         killed = trainer_of(dataset, args, kind=KilledInASave)
-        with pytest.raises(Killed):
+        with pytest.raises(KilledError):
             killed.train()
     assert (tmp_path / "out" / "checkpoint-8").is_dir()
 
@@ -215,7 +215,7 @@ def test_where_no_checkpoint_is_whole_all_are_named(hub: HubProcess, tmp_path: P
     (tmp_path / "out" / "checkpoint-5").mkdir(parents=True)
     with small(hub, tmp_path / "cache") as dataset:
         trainer = trainer_of(dataset, arguments(tmp_path))
-        with pytest.raises(StateError, match="checkpoint-5 has no reelstream.manifest.json: its save was cut short"):
+        with pytest.raises(StateError, match=r"checkpoint-5 has no reelstream\.manifest\.json: its save was cut short"):
             trainer.train(resume_from_checkpoint=True)
         with pytest.raises(StateError, match="checkpoint-5"):
             trainer.train(resume_from_checkpoint=str(tmp_path / "out" / "checkpoint-5"))
