@@ -9,7 +9,8 @@ from typing import Any
 from reelstream.cache import DiskBudget
 from reelstream.cache.budget import BLOCK_BYTES
 from reelstream.errors import BudgetTooSmallError
-from reelstream.prefetch.session import FOLDERS_BYTES, LEAST_CLIP_BUDGET_BYTES, StreamSession
+from reelstream.prefetch.division import LEAST_CLIP_BUDGET_BYTES
+from reelstream.prefetch.session import FOLDERS_BYTES, StreamSession
 from reelstream.train.costs import CheckpointCost
 from reelstream.units import count, format_bytes
 
@@ -105,10 +106,10 @@ def _no_room_for_clips(
 
 
 def _parts(budget: DiskBudget) -> dict[str, int]:
-    """Return the bytes of each account, or set aside for it; all catalogs as one."""
+    """Return the bytes of each account, or set aside for it; all catalogs as one, and all sets of archives."""
     parts: dict[str, int] = {}
     for account, size_bytes in budget.by_account().items():
-        name = "catalog" if account.startswith("catalog ") else account
+        name = account.partition(" ")[0] if account.startswith(("catalog ", "archives ")) else account
         parts[name] = parts.get(name, 0) + size_bytes
     return parts
 
