@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-Stage = Literal["download", "decode", "collate"]
+Stage = Literal["download", "decode", "collate", "ranks"]
 """What a consumer waited for."""
 
 

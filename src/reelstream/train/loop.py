@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import json
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,29 +14,27 @@ import torch
 from torch import Tensor
 
 from reelstream.clock import Clock, SystemClock
-from reelstream.errors import (
-    ArchiveError,
-    BudgetTooSmallError,
-    ConfigError,
-    HubError,
-    ReelstreamError,
-    TooManyBadClipsError,
-    TrainingDivergedError,
-)
+from reelstream.errors import ConfigError, ReelstreamError, TrainingDivergedError
 from reelstream.telemetry import Telemetry
-from reelstream.telemetry.events import BatchReady, CheckpointSaved, Evaluated, Notice, Stalled, StepFinished
+from reelstream.telemetry.events import BatchReady, Evaluated, Notice, Stalled, StepFinished
+from reelstream.train.agreement import StepVote, summed
 from reelstream.train.checkpoints import Checkpoint, CheckpointStore
-from reelstream.train.device import choose_compute
+from reelstream.train.device import choose_compute, seed_everything, seed_of
+from reelstream.train.engines import make_engine, trained_parameters
 from reelstream.train.evaluate import EvaluationResult
 from reelstream.train.feeder import Batch, BatchFeeder, EpochEnd
 from reelstream.train.handoff import HandoffStatistics
-from reelstream.train.loss import token_losses
 from reelstream.train.models import LoadedModel
 from reelstream.train.options import CheckpointOptions, TrainOptions
-from reelstream.train.saving import Progress, checkpoint_contents, restore
+from reelstream.train.parallel import ALONE_TEAM, Team
+from reelstream.train.saver import MergeStates, Saver, first_state
+from reelstream.train.saving import Progress, restore
 from reelstream.train.schedule import learning_rate_at, num_total_steps
+from reelstream.train.steps import StepModule, TrainStep, answer_token_losses
 from reelstream.train.stop import StopRequest, StopWaiting
 from reelstream.train.stream import SampleStream
+from reelstream.train.turns import BatchTurns, DataFailed, Taken
+from reelstream.units import count
 
 _SHORTEST_STALL_S = 1e-3
 """Shorter waits are the price of handing over, and not worth an event."""
@@ -57,12 +56,14 @@ class _Step:
     """The gradients of one optimizer step, as they add up."""
 
     loss_sum: float = 0.0
-    num_labelled: int = 0
+    num_losses: int = 0
     num_samples: int = 0
     data_wait_s: float = 0.0
     train_s: float = 0.0
     data_state: dict[str, Any] | None = None
     epoch: int = 0
+    unsent: dict[str, Tensor] | None = None
+    """The last batch, where its gradients are on this rank only."""
 
 
 class TrainingLoop:
@@ -74,18 +75,25 @@ class TrainingLoop:
 
     On the CPU a run that was resumed gives the losses and weights of one that was not, bit for bit.
 
+    Of several ranks each makes a loop of its own, with the same options, and they run together: they make the same
+    steps, stop and save together, and tell the losses of all. The first one writes checkpoints and evaluates.
+
     Args:
-        loaded: The model; trained in place.
-        stream: The samples.
+        loaded: The model; trained in place. The same weights on all ranks.
+        stream: The samples; of several ranks, this one's share.
         options: How.
         checkpoints: When to save; nothing is saved without `store`.
-        store: Where to; opened.
+        store: Where to; opened. Read on the first rank only.
         telemetry: Receives the events.
         samples_per_epoch: Known or estimated; the learning rate's schedule is drawn for it.
         evaluate: Scores held-out questions; called every `evaluate_every_steps` and at the end, also where the run
             had ended before.
         evaluate_every_steps: None calls it at the end only.
-        run_state: Called at each save; what it returns comes back from `saving.saved_run_state`.
+        run_state: Called at each save on each rank; what it returns comes back from `saving.saved_run_state`.
+        team: The ranks; None for a process by itself.
+        train_step: What is trained on in a batch.
+        merge_data_states: Makes one state of the stream of all ranks' states.
+        merge_run_states: Makes one value of what `run_state` returned on each rank.
         clock: For the figures.
 
     Raises:
@@ -105,17 +113,20 @@ class TrainingLoop:
         evaluate: Callable[[], EvaluationResult] | None = None,
         evaluate_every_steps: int | None = None,
         run_state: Callable[[], dict[str, Any]] | None = None,
+        team: Team = ALONE_TEAM,
+        train_step: TrainStep = answer_token_losses,
+        merge_data_states: MergeStates = first_state,
+        merge_run_states: MergeStates = first_state,
         clock: Clock | None = None,
     ) -> None:
         self._loaded = loaded
         self._stream = stream
         self._options = options
         self._checkpoints = checkpoints or CheckpointOptions()
-        self._store = store
+        self._team = team
         self._telemetry = telemetry or Telemetry()
-        self._evaluate = evaluate
+        self._evaluate = evaluate if team.is_first else None
         self._evaluate_every_steps = evaluate_every_steps
-        self._run_state = run_state or dict
         self._clock = clock or SystemClock()
         total_steps = num_total_steps(
             epochs=options.epochs,
@@ -125,9 +136,35 @@ class TrainingLoop:
         )
         if total_steps is None:
             raise ConfigError("the dataset's size is not known, hence neither is the run's end", "set train.max_steps")
-        self._compute = choose_compute(options)
+        self._compute = choose_compute(options, team.place)
         self._loaded.model.to(self._compute.device)
+        num_ranks = team.place.world_size
+        with team.watched("the start"):
+            self._engine = make_engine(
+                StepModule(loaded.model, train_step),
+                options.parallel,
+                num_ranks=num_ranks,
+                device=self._compute.device,
+            )
+        if num_ranks > 1:
+            # Equal weights were made of one seed; what is drawn from here on (dropout) is each rank's own.
+            seed_everything(seed_of(options.seed, 0, team.place.rank))
         self._optimizer = _make_optimizer(loaded.model, options)
+        self._saver = Saver(
+            team,
+            store if team.is_first else None,
+            loaded=loaded,
+            optimizer=self._optimizer,
+            options=options,
+            checkpoints=self._checkpoints,
+            run_state=run_state or dict,
+            merge_data_states=merge_data_states,
+            merge_run_states=merge_run_states,
+            telemetry=self._telemetry,
+            clock=self._clock,
+        )
+        # What the first rank does, the others wait for.
+        self._saves, self._evaluates = store is not None, self._evaluate is not None
         self._progress = Progress(total_steps=total_steps)
         self._data_state: dict[str, Any] | None = None
         self._saved_step: int | None = None
@@ -142,7 +179,7 @@ class TrainingLoop:
 
     @property
     def data_state(self) -> dict[str, Any] | None:
-        """The stream's state after the last finished step; None before the first."""
+        """This rank's stream's state after the last finished step; None before the first."""
         return self._data_state
 
     def resume(self, checkpoint: Checkpoint) -> None:
@@ -151,9 +188,17 @@ class TrainingLoop:
         Raises:
             StateError: Where it belongs to another run; the sentence says which field differs.
         """
-        restored = restore(checkpoint, self._loaded, self._optimizer, self._options)
+        place = self._team.place
+        restored = restore(checkpoint, self._loaded, self._optimizer, self._options, place)
         for sentence in restored.changed:
             self._telemetry.emit(Notice(message=f"resumed with other options: {sentence}"))
+        if restored.num_ranks != place.world_size:
+            self._telemetry.emit(
+                Notice(
+                    message=f"resumed on {count(place.world_size, 'rank')}, saved on {restored.num_ranks}: the global "
+                    "batches are the same, random numbers such as dropout's are drawn anew"
+                )
+            )
         total_steps = restored.progress.total_steps if restored.same_length else self._progress.total_steps
         self._progress = dataclasses.replace(restored.progress, total_steps=total_steps)
         self._stream.load_state_dict(restored.data_state)
@@ -178,12 +223,13 @@ class TrainingLoop:
             feeder = BatchFeeder(
                 self._stream,
                 self._loaded.family,
-                batch_size=self._options.batch_size,
+                batch_size=self._options.batch_size // self._team.place.world_size,
                 first_epoch=self._progress.epoch,
                 end_epoch=self._options.epochs,
                 resumed=self._resumed,
                 clock=self._clock,
             )
+            self._agree_on_plan()
             if not self._at_last_step():
                 self._train_on(feeder, stop)
             if self._progress.step:
@@ -198,28 +244,46 @@ class TrainingLoop:
         """
         try:
             with feeder:
-                self._train(feeder, stop)
-        except (HubError, ArchiveError, BudgetTooSmallError, TooManyBadClipsError):
-            # What went wrong first is what is told.
-            with contextlib.suppress(ReelstreamError):
-                if self._progress.step:
+                self._train(BatchTurns(self._team, feeder, stop, self._clock), stop)
+        except DataFailed as failed:
+            if failed.can_save and self._progress.step:
+                # What went wrong first is what is told.
+                with contextlib.suppress(ReelstreamError):
                     self._save()
-            raise
+            raise failed.error from failed.error.__cause__
+
+    def _agree_on_plan(self) -> None:
+        """Take over what the first rank alone knows, and refuse ranks that were started to do something else.
+
+        Raises:
+            ConfigError: With the first rank that differs.
+        """
+        same = {"options": dataclasses.asdict(self._options), "step": self._progress.step}
+        plan = {"total_steps": self._progress.total_steps, "saves": self._saves, "evaluates": self._evaluates}
+        plans = [json.loads(each) for each in self._team.exchange("plan", json.dumps([same, plan]).encode())]
+        for rank, (others, _) in enumerate(plans):
+            if others != plans[0][0]:
+                what = "from another step" if others["step"] != plans[0][0]["step"] else "with other train options"
+                raise ConfigError(
+                    f"rank {rank} was started {what} than rank 0", "start all ranks with the same words and files"
+                )
+        first = plans[0][1]
+        self._saves, self._evaluates = first["saves"], first["evaluates"]
+        self._progress = dataclasses.replace(self._progress, total_steps=first["total_steps"])
 
     def _at_last_step(self) -> bool:
         limit = self._options.max_steps
         return limit is not None and self._progress.step >= limit
 
-    def _train(self, feeder: BatchFeeder, stop: StopRequest) -> None:
+    def _train(self, turns: BatchTurns, stop: StopRequest) -> None:
         epoch = self._progress.epoch
         while epoch < self._options.epochs and not self._at_last_step():
             try:
-                step, epoch_ended = self._gather(feeder, stop, epoch)
+                step, epoch_ended = self._gather(turns, epoch)
             except StopWaiting:
                 return
             if step.num_samples:
-                self._finish_step(step)
-                if stop.requested:
+                if self._finish_step(step, stop):
                     return
                 self._keep_rhythm(stop)
             epoch += epoch_ended
@@ -234,62 +298,87 @@ class TrainingLoop:
         if self._checkpoints.every_steps and step % self._checkpoints.every_steps == 0:
             self._save()
 
-    def _gather(self, feeder: BatchFeeder, stop: StopRequest, epoch: int) -> tuple[_Step, bool]:
+    def _gather(self, turns: BatchTurns, epoch: int) -> tuple[_Step, bool]:
         """Return the gradients of a step's batches, and whether the epoch ended with them."""
         self._optimizer.zero_grad(set_to_none=True)
         step = _Step(epoch=epoch)
-        for _ in range(self._options.accumulate):
-            asked_s = self._clock.monotonic()
-            with stop.waiting():
-                item = feeder.next()
-            wait_s = self._clock.monotonic() - asked_s
-            step.data_wait_s += wait_s
-            if isinstance(item, EpochEnd):
-                return step, True
-            self._note_arrival(item, wait_s)
-            self._add_gradients(item, step)
-        return step, False
+        epoch_ended = False
+        for number in range(1, self._options.accumulate + 1):
+            taken = turns.take()
+            step.data_wait_s += taken.wait_s + taken.ranks_wait_s
+            if isinstance(taken.item, EpochEnd):
+                epoch_ended = True
+                break
+            self._note_arrival(taken.item, taken)
+            self._add_gradients(taken.item, step, taken, more=number < self._options.accumulate)
+        self._send_gradients(step)
+        return step, epoch_ended
 
-    def _note_arrival(self, batch: Batch, wait_s: float) -> None:
+    def _note_arrival(self, batch: Batch, taken: Taken) -> None:
         if not self._batch_ready:
             self._batch_ready = True
             self._telemetry.emit(BatchReady(wait_s=self._clock.monotonic() - self._start_s))
         # The stream reports its own waits; what is left of the trainer's is encoding.
-        stall_s = wait_s - batch.stream_wait_s
+        stall_s = taken.wait_s - batch.stream_wait_s
         if stall_s > _SHORTEST_STALL_S:
             self._telemetry.emit(Stalled(stage="collate", wait_s=stall_s))
+        if taken.ranks_wait_s > _SHORTEST_STALL_S:
+            self._telemetry.emit(Stalled(stage="ranks", wait_s=taken.ranks_wait_s))
 
-    def _add_gradients(self, batch: Batch, step: _Step) -> None:
+    def _add_gradients(self, batch: Batch, step: _Step, taken: Taken, *, more: bool) -> None:
         start_s = self._clock.monotonic()
-        if batch.num_labelled:
+        if taken.any_labelled:
             tensors = {name: self._to_device(tensor) for name, tensor in batch.tensors.items()}
-            with self._compute.autocast():
-                losses = token_losses(self._loaded.model, tensors).losses
-            # Sums, divided once by the step's tokens: batches of short answers weigh what they should.
-            loss_sum = losses.sum()
-            step.loss_sum += loss_sum.item()
-            self._refuse_unless_finite("loss", step.loss_sum)
-            loss_sum.backward()  # type: ignore[no-untyped-call]
-        step.num_labelled += batch.num_labelled
+            with self._team.watched("a step"), self._engine.accumulating(more=more):
+                with self._compute.autocast():
+                    losses = self._engine.losses(tensors)
+                # Sums, divided once by the step's tokens: batches of short answers weigh what they should. Also of no
+                # tokens at all: other ranks have some, and wait for this one's gradients.
+                loss_sum = losses.sum()
+                step.loss_sum += loss_sum.item()
+                loss_sum.backward()  # type: ignore[no-untyped-call]
+            step.num_losses += losses.numel()
+            step.unsent = tensors if more else None
         step.num_samples += batch.num_samples
         step.data_state = batch.data_state
+        step.train_s += self._clock.monotonic() - start_s
+
+    def _send_gradients(self, step: _Step) -> None:
+        """Exchange gradients that were kept for a later batch of the step, which has not come: the epoch is over."""
+        if step.unsent is None or not self._engine.keeps_gradients:
+            return
+        start_s = self._clock.monotonic()
+        with self._team.watched("a step"), self._engine.accumulating(more=False), self._compute.autocast():
+            # DDP sends in a backward pass, and sends all that has added up; this one adds nothing.
+            (self._engine.losses(step.unsent).sum() * 0.0).backward()
+        step.unsent = None
         step.train_s += self._clock.monotonic() - start_s
 
     def _to_device(self, tensor: Tensor) -> Tensor:
         return tensor.to(self._compute.device, non_blocking=True)
 
-    def _finish_step(self, step: _Step) -> None:
+    def _finish_step(self, step: _Step, stop: StopRequest) -> bool:
+        """Update the weights; return whether the ranks have agreed that this was the last step."""
         start_s = self._clock.monotonic()
+        vote = StepVote(
+            loss_sum=step.loss_sum,
+            num_losses=step.num_losses,
+            num_samples=step.num_samples,
+            stop_reason=stop.reason or "",
+        )
+        of_all = summed([StepVote.unpack(record) for record in self._team.gather(vote.pack())])
+        self._refuse_unless_finite("loss", of_all.loss_sum)
         learning_rate = learning_rate_at(
             self._progress.step,
             highest=self._options.learning_rate,
             warmup_steps=self._options.warmup_steps,
             total_steps=self._progress.total_steps,
         )
-        if step.num_labelled:
-            self._update(step.num_labelled, learning_rate)
+        if of_all.num_losses:
+            with self._team.watched("a step"):
+                self._update(of_all.num_losses, learning_rate)
         step.train_s += self._clock.monotonic() - start_s
-        loss = step.loss_sum / max(1, step.num_labelled)
+        loss = of_all.loss_sum / max(1, of_all.num_losses)
         first_loss = loss if self._progress.first_loss is None else self._progress.first_loss
         self._progress = dataclasses.replace(
             self._progress, step=self._progress.step + 1, epoch=step.epoch, first_loss=first_loss, last_loss=loss
@@ -301,19 +390,27 @@ class TrainingLoop:
                 epoch=step.epoch,
                 loss=loss,
                 learning_rate=learning_rate,
-                num_samples=step.num_samples,
+                num_samples=of_all.num_samples,
                 data_wait_s=step.data_wait_s,
                 train_s=step.train_s,
             )
         )
+        if self._team.place.world_size == 1:
+            # Nobody need agree to what came while this was told.
+            return stop.requested
+        if of_all.stop_reason:
+            stop.request(of_all.stop_reason)
+        return bool(of_all.stop_reason)
 
-    def _update(self, num_labelled: int, learning_rate: float) -> None:
-        parameters = [parameter for parameter in self._loaded.model.parameters() if parameter.grad is not None]
+    def _update(self, num_losses: int, learning_rate: float) -> None:
+        parameters = [each for each in trained_parameters(self._loaded.model) if each.grad is not None]
+        # The ranks' mean has divided once already.
+        divisor = num_losses / self._engine.num_ranks
         for parameter in parameters:
             assert parameter.grad is not None
-            parameter.grad.div_(num_labelled)
-        norm = torch.nn.utils.clip_grad_norm_(parameters, self._options.max_grad_norm)
-        self._refuse_unless_finite("gradient's length", norm.item())
+            parameter.grad.div_(divisor)
+        norm = self._engine.clip(parameters, self._options.max_grad_norm)
+        self._refuse_unless_finite("gradient's length", norm)
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate
         self._optimizer.step()
@@ -328,30 +425,21 @@ class TrainingLoop:
         )
 
     def _save(self) -> None:
-        if self._store is None or self._saved_step == self._progress.step:
+        if not self._saves or self._saved_step == self._progress.step:
             return
         assert self._data_state is not None, "a step was made, so its state is known"
-        start_s = self._clock.monotonic()
-        contents = checkpoint_contents(
-            self._loaded,
-            self._optimizer,
-            options=self._options,
-            progress=self._progress,
-            data_state=self._data_state,
-            run_state=self._run_state(),
-            checkpoints=self._checkpoints,
-        )
-        saved = self._store.save(contents)
+        self._saver.save(self._progress, self._data_state)
         self._saved_step = self._progress.step
-        self._telemetry.emit(
-            CheckpointSaved(
-                step=self._progress.step,
-                size_bytes=saved.size_bytes,
-                wait_s=self._clock.monotonic() - start_s,
-            )
-        )
 
     def _run_evaluation(self, stop: StopRequest) -> None:
+        """Let the first rank score what is held out, and wait for it."""
+        if not self._evaluates:
+            return
+        with self._team.watched("an evaluation"), self._engine.whole():
+            self._score(stop)
+            self._team.from_first("evaluation", b"")
+
+    def _score(self, stop: StopRequest) -> None:
         """Score the held-out questions, unless a signal has come or comes: they can be asked again."""
         if self._evaluate is None:
             return
@@ -371,7 +459,7 @@ class TrainingLoop:
 
 
 def _make_optimizer(model: torch.nn.Module, options: TrainOptions) -> torch.optim.Optimizer:
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    parameters = trained_parameters(model)
     # Decay is for matrices; shrinking biases and norms only hurts.
     groups = [
         {"params": [p for p in parameters if p.dim() >= 2], "weight_decay": options.weight_decay},

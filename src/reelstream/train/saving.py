@@ -11,13 +11,16 @@ from typing import Any
 import torch
 
 from reelstream.errors import StateError
+from reelstream.ranks import ALONE, RankPlace
 from reelstream.train.checkpoints import Checkpoint, CheckpointContents, folder_bytes, tensor_file_bytes
+from reelstream.train.lora import is_adapter
 from reelstream.train.models import LoadedModel
 from reelstream.train.options import CheckpointOptions, TrainOptions
+from reelstream.train.rank_state import RankState, random_file, random_files, set_generators
 from reelstream.train.state import (
     Packed,
+    TensorMap,
     load_optimizer,
-    load_random_state,
     pack_optimizer,
     pack_random_state,
     weights_of,
@@ -31,12 +34,14 @@ from reelstream.train.weights import (
     weight_files,
 )
 
-VERSION = 1
-OPTIMIZER_FILE, RANDOM_FILE = "optimizer.safetensors", "random.safetensors"
+VERSION = 2
+OPTIMIZER_FILE = "optimizer.safetensors"
 TRAINER_FILE, DATA_FILE, RUN_FILE = "trainer.json", "data_state.json", "run_state.json"
 
 _JSON_ALLOWANCE_BYTES = 512 * 1024
 """For three JSON files: generators 15 kB, a stream's state some kB, totals with the names of a thousand clips."""
+_RANK_ALLOWANCE_BYTES = 64 * 1024
+"""For each further rank's generators."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,12 +58,41 @@ class Progress:
     last_loss: float | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelState:
+    """Weights and optimizer in one piece, on the CPU."""
+
+    weights: TensorMap
+    """By their names in the model."""
+    optimizer: Packed | None
+    """None where weights alone are saved."""
+
+
+def gather_model_state(
+    loaded: LoadedModel, optimizer: torch.optim.Optimizer, checkpoints: CheckpointOptions, *, keep: bool = True
+) -> ModelState:
+    """Return what a checkpoint holds of the model; where it is divided among ranks, all of them call this together.
+
+    Args:
+        loaded: The model.
+        optimizer: Its optimizer.
+        checkpoints: Which weights are saved, and whether the optimizer is.
+        keep: False takes part and returns nothing: one rank writes.
+    """
+    meant = {"meant": is_adapter} if kind_saved(loaded, checkpoints) == "adapters" else {}
+    return ModelState(
+        weights=weights_of(loaded.model, keep=keep, **meant),
+        optimizer=None if checkpoints.weights_only else pack_optimizer(optimizer, keep=keep),
+    )
+
+
 def checkpoint_contents(
     loaded: LoadedModel,
-    optimizer: torch.optim.Optimizer,
+    state: ModelState,
     *,
     options: TrainOptions,
     progress: Progress,
+    ranks: list[RankState],
     data_state: dict[str, Any],
     run_state: dict[str, Any],
     checkpoints: CheckpointOptions,
@@ -67,26 +101,26 @@ def checkpoint_contents(
 
     Args:
         loaded: The model.
-        optimizer: Its optimizer.
+        state: Its weights and its optimizer's state.
         options: Of the run; kept so that a resume can say what changed.
         progress: After the step.
-        data_state: Of the stream, with all that the step and those before it took consumed.
+        ranks: Of each rank, for its generators.
+        data_state: Of the stream, of all ranks, with all that the step and those before it took consumed.
         run_state: What the caller wants back at a resume, as JSON values.
         checkpoints: Which weights are saved, and whether what only a resume needs is left out.
     """
     kind = kind_saved(loaded, checkpoints)
-    tensors = weight_files(loaded, weights_of(loaded.model), kind)
+    tensors = weight_files(loaded, state.weights, kind)
     files = small_files(loaded, kind)
-    if not checkpoints.weights_only:
-        packed, generators = pack_optimizer(optimizer), pack_random_state()
-        tensors |= {OPTIMIZER_FILE: packed.tensors, RANDOM_FILE: generators.tensors}
+    if state.optimizer is not None:
+        tensors |= {OPTIMIZER_FILE: state.optimizer.tensors, **random_files(ranks)}
         trainer = {
             "version": VERSION,
             "progress": dataclasses.asdict(progress),
             "options": dataclasses.asdict(options),
             "model": model_record(loaded),
-            "optimizer": packed.values,
-            "random": generators.values,
+            "optimizer": state.optimizer.values,
+            "random": [rank.generators.values for rank in ranks],
         }
         files |= {TRAINER_FILE: _json(trainer), DATA_FILE: _json(data_state), RUN_FILE: _json(run_state)}
     return CheckpointContents(step=progress.step, tensors=tensors, files=files)
@@ -96,7 +130,7 @@ def _json(value: Mapping[str, Any]) -> bytes:
     return json.dumps(value, ensure_ascii=False).encode()
 
 
-def checkpoint_size_bytes(loaded: LoadedModel, options: CheckpointOptions) -> int:
+def checkpoint_size_bytes(loaded: LoadedModel, options: CheckpointOptions, *, num_ranks: int = 1) -> int:
     """Return the bytes on disk that one checkpoint never exceeds, known before the first step.
 
     AdamW keeps two float32 values for each parameter that is trained, so a whole checkpoint is three times the weights,
@@ -116,8 +150,8 @@ def checkpoint_size_bytes(loaded: LoadedModel, options: CheckpointOptions) -> in
         }
         counters = {f"{number}.step": torch.zeros(()) for number in range(len(moments) // 2)}
         sizes.append(tensor_file_bytes({**moments, **counters}))
-        sizes.append(tensor_file_bytes(pack_random_state().tensors))
-        sizes.append(_JSON_ALLOWANCE_BYTES)
+        sizes += [tensor_file_bytes(pack_random_state().tensors)] * num_ranks
+        sizes.append(_JSON_ALLOWANCE_BYTES + (num_ranks - 1) * _RANK_ALLOWANCE_BYTES)
         # Each of the three JSON files ends in a block of its own.
         sizes += [1, 1]
     return folder_bytes(sizes)
@@ -137,6 +171,8 @@ class Restored:
     """Options that differ from the saved run's, as sentences."""
     same_length: bool
     """Whether the options that decide the number of steps are the saved run's."""
+    num_ranks: int
+    """Of the saved run."""
 
 
 def saved_run_state(checkpoint: Checkpoint) -> dict[str, Any]:
@@ -162,9 +198,15 @@ def saved_data_state(checkpoint: Checkpoint) -> dict[str, Any]:
 
 
 def restore(
-    checkpoint: Checkpoint, loaded: LoadedModel, optimizer: torch.optim.Optimizer, options: TrainOptions
+    checkpoint: Checkpoint,
+    loaded: LoadedModel,
+    optimizer: torch.optim.Optimizer,
+    options: TrainOptions,
+    place: RankPlace = ALONE,
 ) -> Restored:
     """Put weights, optimizer and generators where the checkpoint's run had them.
+
+    Generators that were saved on another number of ranks begin anew, by seed, step and rank.
 
     Raises:
         StateError: Where the checkpoint is of another version, another model or another batch size, or holds weights
@@ -189,12 +231,17 @@ def restore(
     refuse_other_model(trainer.get("model", {}), loaded)
     restore_weights(checkpoint, loaded)
     load_optimizer(optimizer, Packed(tensors=checkpoint.tensors(OPTIMIZER_FILE), values=trainer["optimizer"]))
-    load_random_state(Packed(tensors=checkpoint.tensors(RANDOM_FILE), values=trainer["random"]))
+    progress, generators = Progress(**trainer["progress"]), trainer["random"]
+    own = None
+    if len(generators) == place.world_size:
+        own = Packed(tensors=checkpoint.tensors(random_file(place.rank)), values=generators[place.rank])
+    set_generators(own, seed=options.seed, step=progress.step, place=place)
     return Restored(
-        progress=Progress(**trainer["progress"]),
+        progress=progress,
         data_state=checkpoint.json(DATA_FILE),
         changed=tuple(f"train.{name} was {saved}, is {here}" for name, (saved, here) in sorted(differing.items())),
         same_length=not differing.keys() & {"epochs", "max_steps"},
+        num_ranks=len(generators),
     )
 
 
