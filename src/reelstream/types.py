@@ -27,6 +27,10 @@ VIDEO_PLACEHOLDER = "<video>"
 """What stands in a conversation where the clip goes, whatever the published file wrote there."""
 
 
+RepositoryKind = Literal["dataset", "model"]
+"""What a repository of the Hub holds; each kind has names of its own."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RepositoryFile:
     """One file of a repository at one commit."""
@@ -39,12 +43,13 @@ class RepositoryFile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Repository:
-    """A dataset repository pinned to one commit."""
+    """A repository pinned to one commit."""
 
     repo_id: str
     commit: str
     files: tuple[RepositoryFile, ...]
     """Sorted by path."""
+    kind: RepositoryKind = "dataset"
 
 
 class ContainerKind(enum.StrEnum):

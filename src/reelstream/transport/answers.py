@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from reelstream.errors import AccessDeniedError, HubError, NotFoundOnHubError
 from reelstream.transport.failure import without_secrets
+from reelstream.types import RepositoryKind
 
 _CONTENT_RANGE = re.compile(r"^\s*bytes\s+(\d+)-(\d+)/(\d+|\*)\s*$", re.IGNORECASE)
 _INVALID_TOKEN_MESSAGE = "Invalid credentials in Authorization header"  # noqa: S105 - the Hub's words, no token
@@ -23,6 +24,7 @@ class Subject:
     path: str | None = None
     signed_in: bool = False
     """Whether a token went along."""
+    kind: RepositoryKind = "dataset"
 
     def __str__(self) -> str:
         where = f"{self.repo_id}@{self.revision[:12]}" if self.revision else self.repo_id
@@ -36,7 +38,8 @@ class Subject:
     @property
     def page(self) -> str:
         """The repository's page, where its terms can be accepted."""
-        return f"{self.endpoint}/datasets/{self.repo_id}"
+        prefix = "datasets/" if self.kind == "dataset" else ""
+        return f"{self.endpoint}/{prefix}{self.repo_id}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,7 +99,7 @@ def _no_such_repository(subject: Subject) -> NotFoundOnHubError:
     hint = f"check the name at {subject.page}"
     if not subject.signed_in:
         hint += "; where it is private, `hf auth login` first, or set HF_TOKEN"
-    return NotFoundOnHubError(f"there is no dataset repository {subject.repo_id} at {subject.endpoint}", hint)
+    return NotFoundOnHubError(f"there is no {subject.kind} repository {subject.repo_id} at {subject.endpoint}", hint)
 
 
 def _no_such_file(subject: Subject) -> NotFoundOnHubError:

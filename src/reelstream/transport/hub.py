@@ -28,7 +28,7 @@ from reelstream.transport.patience import Patience
 from reelstream.transport.ranges import FileAccess, RemoteFile
 from reelstream.transport.retry import RetryPolicy, asked_wait_s, is_passing
 from reelstream.transport.shared import SharedAddresses
-from reelstream.types import Repository, RepositoryFile
+from reelstream.types import Repository, RepositoryFile, RepositoryKind
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _MOST_REDIRECTS = 5
@@ -128,13 +128,19 @@ class HubClient:
         self._shared = SharedAddresses(path, self._clock)
 
     def repository(
-        self, repo_id: str, revision: str | None = None, *, cancellation: Cancellation | None = None
+        self,
+        repo_id: str,
+        revision: str | None = None,
+        *,
+        kind: RepositoryKind = "dataset",
+        cancellation: Cancellation | None = None,
     ) -> Repository:
-        """Pin a dataset repository to a commit and list all its files.
+        """Pin a repository to a commit and list all its files.
 
         Args:
             repo_id: `owner/name`.
             revision: A branch, a tag or a commit; the default branch where None.
+            kind: What it holds.
             cancellation: Calls the work off.
 
         Raises:
@@ -145,8 +151,8 @@ class HubClient:
         """
         _check_repo_id(repo_id)
         cancellation = cancellation or Cancellation()
-        subject = self._subject(repo_id, revision)
-        base = f"{self.endpoint}/api/datasets/{repo_id}"
+        subject = self._subject(repo_id, revision, kind)
+        base = f"{self.endpoint}/api/{kind}s/{repo_id}"
         about = f"{base}/revision/{urllib.parse.quote(revision, safe='')}" if revision else base
         description, _ = self._json(about, subject, cancellation)
         commit = description.get("sha") if isinstance(description, dict) else None
@@ -157,14 +163,17 @@ class HubClient:
         while page is not None:
             entries, page = self._json(page, subject, cancellation)
             files.extend(_files_of(entries, subject))
-        return Repository(repo_id=repo_id, commit=commit, files=tuple(sorted(files, key=lambda file: file.path)))
+        files.sort(key=lambda file: file.path)
+        return Repository(repo_id=repo_id, commit=commit, files=tuple(files), kind=kind)
 
     def open(self, repository: Repository, file: RepositoryFile) -> RemoteFile:
         """Return `file` for reading; asks nothing yet."""
-        subject = dataclasses.replace(self._subject(repository.repo_id, repository.commit), path=file.path)
-        url = (
-            f"{self.endpoint}/datasets/{repository.repo_id}/resolve/{repository.commit}/{urllib.parse.quote(file.path)}"
+        subject = dataclasses.replace(
+            self._subject(repository.repo_id, repository.commit, repository.kind), path=file.path
         )
+        prefix = "datasets/" if repository.kind == "dataset" else ""
+        place = f"{prefix}{repository.repo_id}/resolve/{repository.commit}"
+        url = f"{self.endpoint}/{place}/{urllib.parse.quote(file.path)}"
 
         def address(cancellation: Cancellation) -> Address:
             return self._session().addresses.address(
@@ -200,9 +209,9 @@ class HubClient:
             session = self._sessions.setdefault(pid, _Session(Lines(self._timeouts, self._transport), self._clock))
         return session
 
-    def _subject(self, repo_id: str, revision: str | None) -> Subject:
+    def _subject(self, repo_id: str, revision: str | None, kind: RepositoryKind) -> Subject:
         signed_in = "Authorization" in self._hub_headers()
-        return Subject(endpoint=self.endpoint, repo_id=repo_id, revision=revision, signed_in=signed_in)
+        return Subject(endpoint=self.endpoint, repo_id=repo_id, revision=revision, signed_in=signed_in, kind=kind)
 
     def _patience(self, subject: Subject, cancellation: Cancellation) -> Patience:
         return Patience(
