@@ -3,5 +3,6 @@
 from reelstream.data.iterable import StreamingVideoDataset
 from reelstream.data.mapstyle import StreamingLLaVAVideo, StreamingLLaVAVideoDataset
 from reelstream.data.sample import Sample
+from reelstream.data.states import merge_states
 
-__all__ = ["Sample", "StreamingLLaVAVideo", "StreamingLLaVAVideoDataset", "StreamingVideoDataset"]
+__all__ = ["Sample", "StreamingLLaVAVideo", "StreamingLLaVAVideoDataset", "StreamingVideoDataset", "merge_states"]

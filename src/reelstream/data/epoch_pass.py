@@ -19,7 +19,7 @@ class EpochPass:
     def __init__(self, pipeline: EpochPipeline, next_start: Callable[[], EpochState]) -> None:
         self.pipeline = pipeline
         # Only at the end, when all that the epoch learns is known; and once.
-        self._next_start = functools.cache(next_start)
+        self.next_start = functools.cache(next_start)
         self.last: Position | None = None
         self.over = False
         self._ended = False
@@ -44,5 +44,5 @@ class EpochPass:
     def state_after(self, position: Position | None) -> EpochState:
         """Return the state once a sample is consumed; after the last one of an epoch, the next one's beginning."""
         if self.over and position in (None, self.last):
-            return self._next_start()
+            return self.next_start()
         return self.pipeline.state_after(position)

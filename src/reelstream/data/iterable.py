@@ -18,16 +18,18 @@ from reelstream.cache import DiskBudget
 from reelstream.cancel import Cancelled
 from reelstream.data.epoch_pass import EpochPass
 from reelstream.data.sample import Sample, make_sample
+from reelstream.data.states import STATE_VERSION, merge_states
+from reelstream.data.torch_ranks import find_ranks
 from reelstream.errors import ConfigError, StateError
 from reelstream.prefetch.options import StreamOptions
 from reelstream.prefetch.session import StreamSession
 from reelstream.prefetch.state import EpochState
 from reelstream.prefetch.values import Gauges, ReadySample
+from reelstream.ranks import Ranks
 from reelstream.telemetry import Telemetry, events
 from reelstream.types import AnnotationKind, AudioSampling, FrameSampling, MediaCheck, MediaKind, Position
 from reelstream.units import parse_bytes
 
-STATE_VERSION = 1
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _Defaults = StreamOptions
 
@@ -41,6 +43,10 @@ class StreamingVideoDataset(IterableDataset[Sample]):
 
     It works in the background by itself: `num_workers=0` is right for a `DataLoader`. With workers the first one
     streams and the others stay idle; epoch and state then live in that process, so call `set_epoch` before each epoch.
+
+    With several ranks each has a dataset of the same arguments, and serves its own part: sample k of the epoch goes to
+    rank k mod R, all ranks serve the same number of samples, and the order of the whole is the same for every number
+    of ranks that divides the lanes. All of them open, iterate and end it together.
 
     ```python
     with StreamingVideoDataset("lmms-lab/LLaVA-Video-178K", subsets=["0_30_s_academic_v0_1"]) as dataset:
@@ -62,6 +68,7 @@ class StreamingVideoDataset(IterableDataset[Sample]):
         shuffle: Whether the order is shuffled.
         seed: Same seed, same order.
         lanes: Archives, or pieces of archives, read side by side.
+        tail: What happens when lanes end.
         limit: Take this many clips only.
         spans: What is read in one go: `archive`, `cut`, `block`, or `auto`.
         cut_size: Compressed bytes of a cut; None chooses.
@@ -81,6 +88,8 @@ class StreamingVideoDataset(IterableDataset[Sample]):
         on_bad_archive: `stop` at a damaged archive, or `skip` what it does not give.
         endpoint: Address of the Hub; None takes `HF_ENDPOINT`, or else the public one.
         give_up_after: Seconds without a byte after which a download has failed.
+        rank: Which process of the run this is; None asks torch.distributed, or else the launcher's environment.
+        world_size: Of how many; None as with `rank`.
         token: For the Hub; None takes the one that is logged in, False none.
         telemetry: Who is told what happens; nobody where None.
 
@@ -102,6 +111,7 @@ class StreamingVideoDataset(IterableDataset[Sample]):
         shuffle: bool = _Defaults.shuffle,
         seed: int = _Defaults.seed,
         lanes: int = _Defaults.lanes,
+        tail: Literal["auto", "skip", "repeat", "drop"] = _Defaults.tail,
         limit: int | None = _Defaults.limit,
         spans: Literal["auto", "archive", "cut", "block"] = _Defaults.spans,
         cut_size: int | str | None = _Defaults.cut_size,
@@ -121,6 +131,8 @@ class StreamingVideoDataset(IterableDataset[Sample]):
         on_bad_archive: Literal["stop", "skip"] = _Defaults.on_bad_archive,
         endpoint: str | None = _Defaults.endpoint,
         give_up_after: float = _Defaults.give_up_after,
+        rank: int | None = None,
+        world_size: int | None = None,
         token: str | bool | None = None,
         telemetry: Telemetry | None = None,
     ) -> None:
@@ -137,6 +149,7 @@ class StreamingVideoDataset(IterableDataset[Sample]):
             shuffle=shuffle,
             seed=seed,
             lanes=lanes,
+            tail=tail,
             limit=limit,
             spans=spans,
             cut_size=None if cut_size is None else parse_bytes(cut_size),
@@ -157,7 +170,13 @@ class StreamingVideoDataset(IterableDataset[Sample]):
             endpoint=endpoint,
             give_up_after=give_up_after,
         )
-        self._set_up(options, telemetry or Telemetry(), DiskBudget(options.disk_budget), token, None)
+        self._set_up(
+            options,
+            telemetry or Telemetry(),
+            DiskBudget(options.disk_budget),
+            token=token,
+            asked_place=(rank, world_size),
+        )
 
     @classmethod
     def from_options(
@@ -166,6 +185,7 @@ class StreamingVideoDataset(IterableDataset[Sample]):
         *,
         telemetry: Telemetry,
         budget: DiskBudget | None = None,
+        ranks: Ranks | None = None,
         token: str | bool | None = None,
         progress: Callable[[int], None] | None = None,
     ) -> Self:
@@ -176,6 +196,8 @@ class StreamingVideoDataset(IterableDataset[Sample]):
             telemetry: Who is told what happens.
             budget: The run's disk budget, where others (checkpoints, logs) reserve their part of it; else one of
                 `options.disk_budget` for this dataset alone.
+            ranks: The processes that share the dataset; None finds them when it is opened. They are left when it is
+                closed.
             token: For the Hub.
             progress: Called with the bytes of annotations that were just read.
         """
@@ -183,8 +205,9 @@ class StreamingVideoDataset(IterableDataset[Sample]):
         IterableDataset.__init__(dataset)
         shares_budget = budget is not None
         budget = budget or DiskBudget(options.disk_budget)
-        dataset._set_up(options, telemetry, budget, token, progress)  # noqa: SLF001 - its own
+        dataset._set_up(options, telemetry, budget, token=token, progress=progress)  # noqa: SLF001 - its own
         dataset._shares_budget = shares_budget  # noqa: SLF001 - its own
+        dataset._ranks = ranks  # noqa: SLF001 - its own
         return dataset
 
     def _set_up(
@@ -192,8 +215,10 @@ class StreamingVideoDataset(IterableDataset[Sample]):
         options: StreamOptions,
         telemetry: Telemetry,
         budget: DiskBudget,
+        *,
         token: str | bool | None,
-        progress: Callable[[int], None] | None,
+        progress: Callable[[int], None] | None = None,
+        asked_place: tuple[int | None, int | None] = (None, None),
     ) -> None:
         self.options = options
         self._telemetry = telemetry
@@ -209,6 +234,8 @@ class StreamingVideoDataset(IterableDataset[Sample]):
         self._passes: dict[int, EpochPass] = {}
         self._called_off = False
         self._process = os.getpid()
+        self._asked_place = asked_place
+        self._ranks: Ranks | None = None
 
     # ------------------------------------------------------------------ the dataset
 
@@ -217,6 +244,7 @@ class StreamingVideoDataset(IterableDataset[Sample]):
 
         Raises:
             OutOfReachError: Where a newer iteration, `reset`, `set_epoch` or `cleanup` has ended this one.
+            RankLostError: Where another rank is lost.
         """
         worker = get_worker_info()
         if worker is None:
@@ -239,7 +267,7 @@ class StreamingVideoDataset(IterableDataset[Sample]):
     def _rest_of_epoch(self) -> Iterator[Sample]:
         session = self._opened()
         self._end_passes()
-        state = self._start_state(session)
+        state = session.meet(self._start) or session.start_of(self._epoch)
         epoch = state.settings.epoch
         with session.pipeline(state) as pipeline:
             current = self._passes[epoch] = EpochPass(pipeline, lambda: session.start_of(epoch + 1))
@@ -250,12 +278,21 @@ class StreamingVideoDataset(IterableDataset[Sample]):
                 current.last = ready.served.position
                 yield self._sample(session, ready)
             current.over = True
+            whole = session.finish(pipeline)
             self._epoch, self._start, self._loaded = epoch + 1, None, None
-            self._tell_end(session, current)
+            if self.world_size > 1:
+                # While all ranks are here: whoever asks for the state later may be one of them alone.
+                current.next_start()
+            self._tell_end(session, whole)
 
     def __len__(self) -> int:
-        """Samples of an epoch: the catalog's; with `limit` or `parts`, as many as so many clips have on average."""
-        return max(1, round(self._opened().mean_epoch_samples))
+        """Samples of an epoch that this rank serves.
+
+        The catalog's; with `limit` or `parts`, as many as so many clips have on average; with several ranks this one's
+        share, to which repeats may come at the epoch's end.
+        """
+        session = self._opened()
+        return max(1, -(-round(session.mean_epoch_samples) // self.world_size))
 
     def set_epoch(self, epoch: int) -> None:
         """Let the next iteration serve `epoch`; the epoch that runs, or whose state was loaded, goes on where it is."""
@@ -302,6 +339,8 @@ class StreamingVideoDataset(IterableDataset[Sample]):
     def state_dict(self, after: Position | None = None) -> dict[str, Any]:
         """Return, as JSON values, the state in which a sample and all before it are consumed.
 
+        With several ranks it is this rank's; `gather_state` and `merge_states` make that of all.
+
         Args:
             after: The last sample that the trainer has consumed; None for the last one that was yielded.
 
@@ -314,20 +353,39 @@ class StreamingVideoDataset(IterableDataset[Sample]):
             running = self._passes.get(after.epoch)
             if running is None:
                 raise StateError(f"no sample at {after} was served", "ask for the state of an epoch that runs")
+        state: EpochState | None
         if running is not None and running.last is not None:
             state = running.state_after(after)
             if after is not None and self._session is not None:
                 self._session.paths.consumed(after)
         elif self._loaded is not None:
             return self._loaded
+        elif self._start is not None:
+            state = self._start
         else:
-            state = self._start_state(self._opened())
+            # With several ranks only all of them together can begin an epoch.
+            state = self._opened().start_of(self._epoch) if self.world_size == 1 else None
         return {
             "version": STATE_VERSION,
             "repo_id": self.options.repo_id,
             "commit": self._opened().repository.commit,
-            "epoch_state": state.to_json(),
+            "rank": self.rank if self.world_size > 1 else None,
+            "world_size": self.world_size,
+            "epoch": self._epoch if state is None else state.settings.epoch,
+            "epoch_state": None if state is None else state.to_json(),
         }
+
+    def gather_state(self, after: Position | None = None) -> dict[str, Any]:
+        """Return the state of all ranks, on each of them; all must ask for it after the same number of samples.
+
+        Args:
+            after: The last sample that this rank's trainer has consumed; None for the last one that was yielded.
+
+        Raises:
+            StateError: Where the ranks have consumed different numbers of samples.
+            RankLostError: Where another rank is lost.
+        """
+        return merge_states(self._opened().together.tell("state", self.state_dict(after)))
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Let the next iteration go on after the sample that `state` was taken at.
@@ -350,12 +408,18 @@ class StreamingVideoDataset(IterableDataset[Sample]):
         if self._session is None:
             self.options = at_commit_of(self.options, state)
         session = self._opened()
-        start = EpochState.from_json(state["epoch_state"], session.catalog.num_clips)
-        session.check(start)
+        start: EpochState | None = None
+        epoch = state.get("epoch")
+        if not isinstance(epoch, int) or epoch < 0:
+            raise StateError(f"the saved data state is damaged: epoch {epoch!r}", "resume from another checkpoint")
+        if state["epoch_state"] is not None:
+            start = EpochState.from_json(state["epoch_state"], session.catalog.num_clips)
+            session.check(start)
+            epoch = start.settings.epoch
         # Only now: a state that is refused leaves what runs as it is.
         self._end_passes()
         self._called_off = False
-        self._epoch, self._start, self._loaded = start.settings.epoch, start, state
+        self._epoch, self._start, self._loaded = epoch, start, state
 
     # ------------------------------------------------------------------ what else can be asked
 
@@ -369,6 +433,21 @@ class StreamingVideoDataset(IterableDataset[Sample]):
     def session(self) -> StreamSession:
         """The opened session: repository, catalog and budget; opens it where need be."""
         return self._opened()
+
+    @property
+    def ranks(self) -> Ranks:
+        """The processes that share the dataset; opens it where need be."""
+        return self._opened().together.ranks
+
+    @property
+    def rank(self) -> int:
+        """Which of them this process is; opens the dataset where need be."""
+        return self.ranks.place.rank
+
+    @property
+    def world_size(self) -> int:
+        """How many they are; opens the dataset where need be."""
+        return self.ranks.place.world_size
 
     @property
     def is_open(self) -> bool:
@@ -396,12 +475,14 @@ class StreamingVideoDataset(IterableDataset[Sample]):
             "epoch": self._epoch,
             "loaded": self._loaded,
             "start": self._start,
+            "asked_place": self._asked_place,
         }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         IterableDataset.__init__(self)
         options: StreamOptions = state["options"]
-        self._set_up(options, Telemetry(), DiskBudget(options.disk_budget), state["token"], None)
+        budget = DiskBudget(options.disk_budget)
+        self._set_up(options, Telemetry(), budget, token=state["token"], asked_place=state["asked_place"])
         self._epoch, self._loaded, self._start = state["epoch"], state["loaded"], state["start"]
 
     def _leave_parent(self) -> None:
@@ -425,6 +506,7 @@ class StreamingVideoDataset(IterableDataset[Sample]):
                 self.options,
                 telemetry=self._telemetry,
                 budget=self._budget,
+                ranks=self._ranks or self._found_ranks(),
                 token=self._token,
                 progress=self._progress,
             )
@@ -433,8 +515,15 @@ class StreamingVideoDataset(IterableDataset[Sample]):
             self._close_at_exit = weakref.finalize(self, session.close)
         return self._session
 
-    def _start_state(self, session: StreamSession) -> EpochState:
-        return self._start if self._start is not None else session.start_of(self._epoch)
+    def _found_ranks(self) -> Ranks:
+        ranks = find_ranks(*self._asked_place, telemetry=self._telemetry)
+        if ranks.place.world_size > 1 and get_worker_info() is not None:
+            ranks.leave("it was asked for samples in a worker process")
+            raise ConfigError(
+                f"a worker of a DataLoader cannot stream for {ranks.place}: the ranks meet in the processes that train",
+                "set num_workers=0 in the DataLoader; it prefetches in the background by itself",
+            )
+        return ranks
 
     def _sample(self, session: StreamSession, ready: ReadySample) -> Sample:
         served = ready.served
@@ -452,8 +541,7 @@ class StreamingVideoDataset(IterableDataset[Sample]):
         while self._passes:
             self._passes.popitem()[1].end()
 
-    def _tell_end(self, session: StreamSession, current: EpochPass) -> None:
-        state = current.pipeline.state_after(None)
+    def _tell_end(self, session: StreamSession, state: EpochState) -> None:
         self._telemetry.emit(session.booked(state, over=True))
         self._telemetry.emit(
             events.EpochFinished(

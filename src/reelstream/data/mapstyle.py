@@ -144,6 +144,12 @@ class StreamingLLaVAVideo(Dataset[Sample]):
     def _serve(self) -> Sample:
         if self._pipeline is None:
             session = self._stream.session
+            if self._stream.world_size > 1:
+                raise ConfigError(
+                    f"StreamingLLaVAVideo was indexed by one of {self._stream.world_size} ranks, and each would "
+                    "download all data",
+                    "use StreamingVideoDataset: its ranks share the lanes",
+                )
             self._start = self._start or session.start_of(0)
             self._pipeline = session.pipeline(self._start, keep_until_window_end=True)
             self._pipeline.__enter__()

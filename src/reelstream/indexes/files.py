@@ -55,6 +55,11 @@ def cut_name(stem: str, first_byte: int) -> str:
     return f"{stem}@{first_byte}{CUT_SUFFIX}"
 
 
+def is_kept_name(name: str) -> bool:
+    """Whether a file of this name is an index or a learned cut, and lies in the folder itself."""
+    return _NAME.fullmatch(name) is not None
+
+
 def kept_files(folder: Path) -> list[KeptFile]:
     """Return the files in a folder, by name; none where there is no folder.
 

@@ -26,6 +26,7 @@ from reelstream.indexes.files import (
     cut_name,
     disk_bytes_of,
     folder_bytes,
+    is_kept_name,
     kept_files,
     plan_removals,
     remove_file,
@@ -149,6 +150,39 @@ class IndexStore:
                 remove_file(here[name].path)
             taken = [self._take_file(file, here.get(name), mirror=mirror) for name, file in there.items()]
             return all(taken)
+
+    def names(self, archives: Iterable[Archive]) -> list[str]:
+        """Return the names of the files that are kept of some archives; learned cuts beside a whole index apart."""
+        stems = {_stem(identity) for archive in archives if (identity := identity_of(archive)) is not None}
+        files = [file for file in kept_files(self._folder) if file.stem in stems]
+        whole = {file.stem for file in files if file.first_byte is None}
+        return [file.path.name for file in files if file.first_byte is None or file.stem not in whole]
+
+    def size_bytes(self, name: str) -> int:
+        """Return the size of a file that `names` named; 0 where it is gone."""
+        try:
+            return (self._folder / name).stat().st_size
+        except OSError:
+            return 0
+
+    def content(self, name: str) -> bytes | None:
+        """Return a file that `names` named; None where it is gone."""
+        try:
+            return (self._folder / name).read_bytes()
+        except OSError:
+            return None
+
+    def put(self, name: str, content: bytes) -> bool:
+        """Keep a file of another store as it is, to be checked when it is used; return whether there was room.
+
+        Raises:
+            ValueError: Where a store would not give it this name.
+            DiskError: Where it cannot be written.
+        """
+        if not is_kept_name(name):
+            raise ValueError(f"{name!r} is no name of an index or a learned cut")
+        with self._writing:
+            return self._write(self._folder / name, content, durable=True)
 
     def _take_file(self, file: KeptFile, known: KeptFile | None, *, mirror: bool) -> bool:
         # An index is complete; cuts grow.

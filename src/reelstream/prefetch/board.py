@@ -2,16 +2,23 @@
 
 Pure bookkeeping: windows go in as the lanes' readers close them, samples come out in the schedule's order whatever the
 timing, and each served sample leaves a step in a journal from which the state at any consumed position is built.
+
+How lanes that have ended are dealt with is the epoch's `tail`. With `skip` they are passed over. With the others lanes
+serve *in step*: one sample of each lane is a round, so that several ranks, each with lanes of its own, serve the same
+number of samples; whether there is another round is agreed on by all ranks, see `outlook`. With `repeat` a lane that
+has ended serves its last window again, whose clips stay for that; with `drop` the shortest lane ends the epoch.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 from reelstream.archive.cuts.report import CutReport
 from reelstream.errors import StateError
+from reelstream.prefetch.journal import Journal, Step
 from reelstream.prefetch.state import EpochState, LaneState
 from reelstream.prefetch.windows import Lane, ResidentClip, Window
 from reelstream.schedule import OrderDigest, lane_quotas, sample_order
@@ -20,8 +27,9 @@ from reelstream.types import Position
 # How far the order is laid out ahead: at least the half of it, all of it when that is short. More would only take
 # memory; one sample at a time would have all of it walked through at each.
 _LONGEST_LOOK_AHEAD = 4096
-# Samples that were handed out and whose consumption nobody has told of; older ones are taken as consumed.
-_LONGEST_JOURNAL = 1 << 16
+
+Outlook = Literal["more", "none", "unknown"]
+"""Whether a lane has another sample that it has not served: one that is known to be good, none, or not known yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,10 +38,12 @@ class Entry:
 
     place: int
     """Ascending along the look-ahead; comparable between clips."""
+    turn: int
+    """Number of the lane whose turn it is; another one serves in its place where it has nothing."""
     lane: Lane
     window: Window
     index: int
-    """Place in the window's order."""
+    """Place in the window's order; beyond its end the window is served again."""
     clip: ResidentClip
 
 
@@ -49,49 +59,14 @@ class Served:
     """Whether its clip has no samples left in this visit."""
 
 
-@dataclass(slots=True, kw_only=True)
-class _Step:
-    """What one served sample, or one passed over, changes in the state."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Round:
+    """What a limited epoch still asks of its lanes."""
 
-    turn: int
-    lane: int = 0
-    after: LaneState | None = None
-    """Of the lane."""
-    position: Position | None = None
-    """Of a served sample."""
-    repeated: bool = False
-    """Of a served sample: whether another visit owns its clip."""
-    owned: ResidentClip | None = None
-    """The visit that owns its clip from here on."""
-    passed_over: ResidentClip | None = None
-    """The visit whose sample is quarantined here."""
-    round: tuple[list[int], list[int | None]] | None = None
-    """Quotas and lengths of a new round."""
-    reports: Sequence[tuple[str, CutReport]] = ()
-    """What was found of the spans that were read to their end, by archive."""
-
-    def apply(self, state: EpochState) -> None:
-        """Make the change."""
-        state.turn = self.turn
-        if self.after is not None:
-            state.lanes[self.lane] = self.after
-        if self.round is not None:
-            state.quotas, state.lengths = self.round
-        for path, report in self.reports:
-            state.add_report(path, report)
-        books, clips = state.books, state.books.quarantined_clips
-        if self.position is not None:
-            books.delivered += not self.repeated
-            books.repeated += self.repeated
-        if self.owned is not None:
-            state.seen[self.owned.record.clip] = True
-            # A bad copy of the clip may have been met before.
-            clips.pop(self.owned.name, None)
-        if self.passed_over is not None:
-            num_samples, _ = clips.get(self.passed_over.name, (0, ""))
-            # Two bad copies of a clip are one loss.
-            num_samples = min(num_samples + 1, self.passed_over.record.num_samples)
-            clips[self.passed_over.name] = (num_samples, self.passed_over.problem or "")
+    lanes: list[int]
+    """Own lanes that shall give more clips."""
+    goes_on: bool
+    """Whether any lane shall, those of other ranks included."""
 
 
 class Board:
@@ -103,23 +78,29 @@ class Board:
 
     def __init__(self, state: EpochState) -> None:
         self.settings = state.settings
-        self._consumed = state.copy()
-        self._last_consumed: Position | None = None
+        self._journal = Journal(state)
+        self.num_served = state.num_consumed
+        """Samples served of these lanes, repeats included."""
         self.quotas = state.quotas
         self._lengths = list(state.lengths)
         self.lanes = [
             Lane(number=number, slot=lane.slot, digest=lane.digest, num_clips=lane.clips)
             for number, lane in enumerate(state.lanes)
         ]
+        """All lanes of the epoch; those of other ranks stay as they are."""
+        self.own = [self.lanes[number] for number in state.share.lanes(len(self.lanes))]
+        """The lanes that are served here."""
+        self._stride = state.share.world_size
+        self._in_step = state.settings.tail != "skip"
         self._first_windows = {number: lane for number, lane in enumerate(state.lanes) if lane.cursor}
         self._turn = state.turn
         self._owned = state.seen.copy()
         self._finished: list[tuple[int, Window]] = []
-        self._journal: deque[_Step] = deque()
         # The look-ahead: entries laid out from the served state on, and where laying out goes on.
         self._entries: deque[Entry] = deque()
         self._ahead_turn = self._turn
         self._ahead: list[tuple[int, int]] = [(0, 0)] * len(self.lanes)
+        self._ahead_again = [0] * len(self.lanes)
         self._next_place = 0
 
     # ------------------------------------------------------------------ what comes in
@@ -151,6 +132,10 @@ class Board:
             self._take_up(window, resumed)
         for clip_number, _ in window.order[window.cursor :]:
             window.clips[clip_number].left += 1
+        if self._may_repeat(window):
+            # One use that never comes: it stays for the time when its lane has ended.
+            for clip in window.clips:
+                clip.left += 1
         lane.windows.append(window)
         for clip in window.clips:
             if clip.arrived:
@@ -209,7 +194,32 @@ class Board:
 
     def all_lanes_done(self) -> bool:
         """Whether all that has been asked of the lanes is served."""
-        return self.head() is None and all(lane.ended or lane.paused for lane in self.lanes)
+        return self.head() is None and all(lane.ended or lane.paused for lane in self.own)
+
+    @property
+    def at_border(self) -> bool:
+        """Whether lanes serve in step and a round is over: all ranks must agree that there is another one."""
+        return self._in_step and self.num_served % len(self.own) == 0
+
+    def outlook(self, lane: Lane) -> Outlook:
+        """Return whether a lane has another sample that it has not served before.
+
+        A clip counts only once its frames have been decoded: else the epoch's end would depend on what was found out
+        when. At a border of rounds that does not take long, since the samples asked about are the next ones.
+        """
+        for window in lane.windows:
+            if window.cursor < len(window.order):
+                clip = window.clips[window.order[window.cursor][0]]
+                return "more" if clip.problem is None and clip.decoded_before else "unknown"
+        return "none" if lane.ended or lane.paused else "unknown"
+
+    def heads(self) -> Iterable[ResidentClip]:
+        """Yield the clip of each lane's next sample, as far as windows are there."""
+        for lane in self.own:
+            for window in lane.windows:
+                if window.cursor < len(window.order):
+                    yield window.clips[window.order[window.cursor][0]]
+                    break
 
     def serve(self) -> Served:
         """Hand out the head; its clip must not be quarantined."""
@@ -218,82 +228,79 @@ class Board:
         assert entry is not None, "nothing is there to be served"
         self._entries.popleft()
         lane, window, clip = entry.lane, entry.window, entry.clip
+        again = entry.index >= len(window.order)
         assert clip.problem is None
         assert window is lane.windows[0], "a window was left before its end"
-        assert entry.index == window.cursor, "a sample was left out"
-        sample = window.order[entry.index][1]
-        step = _Step(
-            turn=(lane.number + 1) % len(self.lanes), position=Position(self.settings.epoch, lane.number, lane.slot)
+        assert again or entry.index == window.cursor, "a sample was left out"
+        clip_number, sample = window.order[entry.index % len(window.order)]
+        step = Step(
+            turn=self._turn_after(entry), position=Position(self.settings.epoch, lane.number, lane.slot), repeated=again
         )
-        self._find_owner(step, window, window.order[entry.index][0])
+        if again:
+            window.cursor = entry.index
+        else:
+            self._find_owner(step, window, clip_number)
+            self._leave_sample(lane, clip)
         digest = OrderDigest(lane.digest)
         digest.add(lane.slot, f"{clip.name}#{sample}")
         lane.digest = digest.value
         clip.uses.popleft()
-        self._leave_sample(lane, clip)
+        self.num_served += 1
         self._turn = step.turn
         self._advance(lane, step)
         self._settle(lane)
-        while len(self._journal) > _LONGEST_JOURNAL:
-            self._consume(self._journal.popleft())
         assert step.position is not None
         return Served(
             position=step.position, clip=clip, row=clip.rows[sample], repeated=step.repeated, last_use=clip.left == 0
         )
 
-    def next_round(self) -> list[int]:
-        """Return the lanes that shall give more once all lanes are done: none where the epoch is over."""
-        assert self.all_lanes_done()
-        if self.quotas is None or self.settings.limit is None:
-            return []
-        for lane in self.lanes:
-            if lane.ended:
-                self._lengths[lane.number] = lane.num_clips
-        lengths = {number: length for number, length in enumerate(self._lengths) if length is not None}
-        self.quotas = lane_quotas(self.settings.limit, len(self.lanes), lengths)
-        resumed = [lane for lane in self.lanes if lane.paused and self.quotas[lane.number] > lane.num_clips]
+    def next_round(self, lengths: Mapping[int, int] | None = None) -> Round:
+        """Set new quotas once all lanes are done, those of other ranks included.
+
+        Args:
+            lengths: Clips of the other ranks' lanes that have ended.
+        """
+        if self.quotas is None or self.settings.limit is None or self.settings.tail == "drop":
+            return Round(lanes=[], goes_on=False)
+        for number, length in {**self.lengths, **(lengths or {})}.items():
+            self._lengths[number] = length
+        known = {number: length for number, length in enumerate(self._lengths) if length is not None}
+        before, self.quotas = self.quotas, lane_quotas(self.settings.limit, len(self.lanes), known)
+        goes_on = any(
+            now > then
+            for number, (then, now) in enumerate(zip(before, self.quotas, strict=True))
+            if number not in known
+        )
+        # In the journal, since the round before may not be consumed yet: its windows ended at the quotas of then.
+        self._journal.add(Step(turn=self._turn, round=(self.quotas, self._lengths.copy())))
+        resumed = [lane for lane in self.own if lane.paused and self.quotas[lane.number] > lane.num_clips]
         for lane in resumed:
             lane.paused = False
-        # In the journal, since the round before may not be consumed yet: its windows ended at the quotas of then.
-        self._journal.append(_Step(turn=self._turn, round=(self.quotas, self._lengths.copy())))
-        return [lane.number for lane in resumed]
+            self._let_go_of_last(lane)
+        return Round(lanes=[lane.number for lane in resumed], goes_on=goes_on)
+
+    @property
+    def lengths(self) -> dict[int, int]:
+        """Clips of the own lanes that have ended."""
+        return {lane.number: lane.num_clips for lane in self.own if lane.ended}
+
+    def end(self) -> None:
+        """The epoch is over: no lane serves its last window again."""
+        for lane in self.own:
+            self._let_go_of_last(lane)
 
     # ------------------------------------------------------------------ what has been consumed
 
     def state_after(self, position: Position | None) -> EpochState:
-        """Return the state once everything up to and including `position` is consumed.
-
-        Args:
-            position: Of a served sample, no earlier than the one asked for last; None for the last one served, which
-                does not tell that it is consumed.
-
-        Raises:
-            StateError: Where no such sample was served, or a later one was asked for already.
-        """
-        if position is None:
-            state = self._consumed.copy()
-            for step in self._journal:
-                step.apply(state)
-            return state
-        if position != self._last_consumed:
-            if not any(step.position == position for step in self._journal):
-                raise StateError(
-                    f"no sample at {position} awaits its consumption",
-                    "ask for the state after a sample that this pass has served, not after an earlier one than before",
-                )
-            while self._last_consumed != position:
-                self._consume(self._journal.popleft())
-        return self._consumed.copy()
-
-    def _consume(self, step: _Step) -> None:
-        step.apply(self._consumed)
-        self._last_consumed = step.position or self._last_consumed
+        """Return the state once everything up to and including `position` is consumed; see `Journal.state_after`."""
+        return self._journal.state_after(position)
 
     # ------------------------------------------------------------------ inside
 
     def _take_up(self, window: Window, state: LaneState) -> None:
         """Leave behind what a resumed lane has consumed of its window."""
-        if state.cursor >= len(window.order) or window.number != state.window:
+        is_there = state.cursor < len(window.order) or self._may_repeat(window)
+        if not is_there or window.number != state.window:
             raise StateError(
                 f"the saved data state is {state.cursor} samples into window {state.window} of a lane, and the "
                 f"repository gives it window {window.number} of {len(window.order)} samples",
@@ -307,14 +314,14 @@ class Board:
 
     def _settle(self, lane: Lane) -> None:
         """Pass over quarantined samples that a lane would serve next: no used-up window is held for them."""
-        while lane.windows:
+        while lane.windows and lane.windows[0].cursor < len(lane.windows[0].order):
             window = lane.windows[0]
             clip_number = window.order[window.cursor][0]
             clip = window.clips[clip_number]
             if clip.problem is None:
                 return
             self._leave_sample(lane, clip)
-            step = _Step(turn=self._turn)
+            step = Step(turn=self._turn)
             if clip.repeated is not False:
                 window.repeats.add(clip_number)
             # No loss where another visit serves the clip's samples.
@@ -326,23 +333,41 @@ class Board:
         clip.left -= 1
         lane.ready -= clip.counted
 
-    def _advance(self, lane: Lane, step: _Step) -> None:
+    def _advance(self, lane: Lane, step: Step) -> None:
         """Leave the lane's next sample behind, and its window with the last one; enter it in the journal."""
         window = lane.windows[0]
         window.cursor += 1
         lane.slot += 1
         reports = _taken(window.reports_before)
-        if window.cursor == len(window.order):
-            lane.windows.popleft()
-            self._finished.append((lane.number, window))
-            reports += window.reports
+        if window.cursor >= len(window.order):
+            reports += _taken(window.reports)
+            if not self._can_repeat(window):
+                lane.windows.popleft()
+                self._finished.append((lane.number, window))
             if lane.windows:
                 reports += _taken(lane.windows[0].reports_before)
         step.reports = reports
         step.lane, step.after = lane.number, self._lane_state(lane, window)
-        self._journal.append(step)
+        self._journal.add(step)
 
-    def _find_owner(self, step: _Step, window: Window, clip_number: int) -> None:
+    def _may_repeat(self, window: Window) -> bool:
+        """Whether a window stays when it is used up, to be served again."""
+        return window.is_last and self.settings.tail == "repeat"
+
+    def _can_repeat(self, window: Window) -> bool:
+        """Whether there is anything in such a window to be served again."""
+        return self._may_repeat(window) and any(window.clips[number].problem is None for number, _ in window.order)
+
+    def _let_go_of_last(self, lane: Lane) -> None:
+        """Leave a lane's last window behind, if it has been kept."""
+        if not lane.windows or lane.windows[0].cursor < len(lane.windows[0].order):
+            return
+        window = lane.windows.popleft()
+        self._finished.append((lane.number, window))
+        self._lay_out_anew()
+        self._journal.add(Step(turn=self._turn, lane=lane.number, after=self._lane_state(lane, window)))
+
+    def _find_owner(self, step: Step, window: Window, clip_number: int) -> None:
         """Note whose the clip of a sample is that is being served: the visit's that serves one of it first."""
         clip = window.clips[clip_number]
         if clip.repeated is None:
@@ -380,30 +405,70 @@ class Board:
             mark=window.end_mark,
         )
 
+    def _turn_after(self, entry: Entry) -> int:
+        # Passed over, a lane that has ended has no turn; in step it keeps it, whoever serves in its place.
+        before = entry.turn if self._in_step else entry.lane.number
+        return (before + self._stride) % len(self.lanes)
+
     def _extend(self) -> None:
         """Lay out the order as far as closed windows allow."""
         if len(self._entries) > _LONGEST_LOOK_AHEAD // 2:
             return
         while len(self._entries) < _LONGEST_LOOK_AHEAD:
             lane = self._lane_after(self._ahead_turn)
-            if lane is None or not self._has_more(lane):
+            if lane is None:
                 return
-            offset, cursor = self._ahead_of(lane)
-            window = lane.windows[offset]
-            clip = window.clips[window.order[cursor][0]]
-            clip.uses.append(self._next_place)
-            self._entries.append(Entry(self._next_place, lane, window, cursor, clip))
-            self._next_place += 1
-            self._ahead[lane.number] = (window.number, cursor + 1)
-            self._ahead_turn = (lane.number + 1) % len(self.lanes)
+            if self._has_more(lane):
+                offset, cursor = self._ahead_of(lane)
+                self._ahead[lane.number] = (lane.windows[offset].number, cursor + 1)
+            elif self._is_exhausted(lane) and self._goes_round():
+                offset, cursor = len(lane.windows) - 1, self._next_again(lane)
+                self._ahead_again[lane.number] = cursor + 1
+            else:
+                return
+            self._lay_out(lane, lane.windows[offset], cursor)
+
+    def _lay_out(self, lane: Lane, window: Window, index: int) -> None:
+        clip = window.clips[window.order[index % len(window.order)][0]]
+        clip.uses.append(self._next_place)
+        entry = Entry(self._next_place, self._ahead_turn, lane, window, index, clip)
+        self._entries.append(entry)
+        self._next_place += 1
+        self._ahead_turn = self._turn_after(entry)
 
     def _lane_after(self, turn: int) -> Lane | None:
-        """Return the first lane from `turn` on that has more to lay out, or may come to have."""
-        for step in range(len(self.lanes)):
-            lane = self.lanes[(turn + step) % len(self.lanes)]
-            if self._has_more(lane) or not (lane.ended or lane.paused):
+        """Return the first own lane from `turn` on that has more to lay out, or may come to have."""
+        first = turn // self._stride
+        for step in range(len(self.own)):
+            lane = self.own[(first + step) % len(self.own)]
+            if self._has_more(lane) or not (lane.ended or lane.paused) or self._is_exhausted(lane):
                 return lane
+            if self.settings.tail == "drop":
+                return None
         return None
+
+    def _is_exhausted(self, lane: Lane) -> bool:
+        """Whether a lane has laid out all that it has, and goes on with its last window."""
+        return (
+            (lane.ended or lane.paused)
+            and bool(lane.windows)
+            and not self._has_more(lane)
+            and self._can_repeat(lane.windows[-1])
+        )
+
+    def _goes_round(self) -> bool:
+        """Whether repeats may be laid out: once all lanes have ended, no further than to the end of a round."""
+        if any(self._has_more(lane) or not (lane.ended or lane.paused) for lane in self.own):
+            return True
+        return not self._entries or (self.num_served + len(self._entries)) % len(self.own) != 0
+
+    def _next_again(self, lane: Lane) -> int:
+        """Return where in a lane's last window, counted on beyond its end, the next sample is to be served again."""
+        window = lane.windows[-1]
+        index = max(self._ahead_again[lane.number], window.cursor, len(window.order))
+        while window.clips[window.order[index % len(window.order)][0]].problem is not None:
+            index += 1
+        return index
 
     def _has_more(self, lane: Lane) -> bool:
         return self._ahead_of(lane)[0] < len(lane.windows)
@@ -432,6 +497,7 @@ class Board:
             entry.clip.uses.clear()
         self._entries.clear()
         self._ahead_turn = self._turn
+        self._ahead_again = [0] * len(self.lanes)
         self._ahead = [
             (lane.windows[0].number, lane.windows[0].cursor) if lane.windows else (0, 0) for lane in self.lanes
         ]

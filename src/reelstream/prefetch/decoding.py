@@ -1,25 +1,27 @@
-"""Clips decoded in the background, in the order in which their frames are needed."""
+"""Clips loaded in the background, in the order in which their samples are needed."""
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 
 from reelstream.cache import ClipCache, Lease
 from reelstream.cancel import Cancellation, Cancelled
 from reelstream.errors import DecodeError
 from reelstream.prefetch.board import Board
-from reelstream.prefetch.frames import FrameStore
+from reelstream.prefetch.frames import MediaStore
+from reelstream.prefetch.media import expected_bytes, load_media
 from reelstream.prefetch.values import Decode, PipelineOptions
 from reelstream.prefetch.windows import ResidentClip
 from reelstream.telemetry import Telemetry, events
-from reelstream.types import DecodedClip
+from reelstream.types import ClipMedia
 
 
 class Decoding:
-    """Decodes ahead as far as threads and memory allow. Shares its owner's lock.
+    """Takes of clips what samples hold of them, ahead as far as threads and memory allow. Shares its owner's lock.
 
     `now` and `close` are called without the lock; all else while it is held.
 
@@ -32,7 +34,7 @@ class Decoding:
         decode: Gives a clip's frames; called from several threads at once.
         cancellation: Calls the work off.
         on_bad: Called with the lock, with a clip that cannot be decoded and why.
-        on_change: Called with the lock, when frames have come.
+        on_change: Called with the lock, when something has come.
         on_failure: Called with the lock, with what else went wrong.
     """
 
@@ -60,9 +62,9 @@ class Decoding:
         self._on_bad = on_bad
         self._on_change = on_change
         self._on_failure = on_failure
-        self.frames = FrameStore(
+        self.frames = MediaStore(
             limit_bytes=options.decoded_memory_bytes,
-            estimate_bytes=options.frames.largest_size_bytes,
+            expected_bytes=lambda clip: expected_bytes(clip.size_bytes, options),
             most_in_flight=options.decode_threads,
         )
         """What is in memory."""
@@ -73,25 +75,27 @@ class Decoding:
         """Wait for the threads. What is queued runs, and ends its lease; called off, it decodes nothing."""
         self._threads.shutdown(wait=True)
 
-    def ahead(self, *, arrived: bool = False) -> None:
+    def ahead(self, *, arrived: bool = False, first: Iterable[ResidentClip] = ()) -> None:
         """Give the threads the clips that are needed next, as far as there are threads and memory.
 
         Args:
             arrived: Whether a clip has come whose samples were laid out before.
+            first: Clips of which it must be known whether they can be decoded, before all others.
         """
         if self._cancellation.cancelled:
             return
+        undecoded = [clip for clip in first if clip.arrived and clip.uses and not clip.decoded_before]
         num_laid_out = self._board.lay_out()
-        if self._decoded_ahead_of == num_laid_out and not arrived:
+        if self._decoded_ahead_of == num_laid_out and not arrived and not undecoded:
             return
-        chosen, is_all = self.frames.choose(self._board.coming_clips())
+        chosen, is_all = self.frames.choose(itertools.chain(undecoded, self._board.coming_clips()))
         self._decoded_ahead_of = num_laid_out if is_all else -1
         for clip in chosen:
             assert clip.file is not None, f"{clip.name} is needed and not on disk"
             self._threads.submit(self._in_background, clip, self._cache.lease(clip.file))
 
-    def now(self, clip: ResidentClip, lease: Lease) -> DecodedClip:
-        """Decode a leased clip and end the lease.
+    def now(self, clip: ResidentClip, lease: Lease) -> ClipMedia:
+        """Take of a leased clip what samples hold of it, and end the lease.
 
         Raises:
             DecodeError: Where it cannot be decoded, or not to its end.
@@ -100,27 +104,25 @@ class Decoding:
         started_s = time.thread_time()
         with lease:
             self._cancellation.raise_if_cancelled()
-            decoded = self._decode_file(lease.path, self._options.frames)
-        if decoded.truncated:
-            raise DecodeError("cut short: its frames end well before the duration that it names")
+            media = load_media(lease.path, self._options, self._decode_file)
         again, clip.decoded_before = clip.decoded_before, True
         self._telemetry.emit(
             events.ClipDecoded(
                 subset=clip.record.subset,
                 path=clip.record.path,
-                num_frames=len(decoded.frames),
+                num_frames=0 if media.decoded is None else len(media.decoded.frames),
                 cpu_s=time.thread_time() - started_s,
                 again=again,
             )
         )
-        return decoded
+        return media
 
     def _in_background(self, clip: ResidentClip, lease: Lease) -> None:
         try:
-            decoded, reason = self._decoded_or_reason(clip, lease)
+            media, reason = self._media_or_reason(clip, lease)
             with self._lock:
-                if decoded is not None:
-                    self.frames.put(clip, decoded)
+                if media is not None:
+                    self.frames.put(clip, media)
                 else:
                     self._on_bad(clip, reason)
                 self.ahead()
@@ -131,7 +133,7 @@ class Decoding:
             with self._lock:
                 self._on_failure(error)
 
-    def _decoded_or_reason(self, clip: ResidentClip, lease: Lease) -> tuple[DecodedClip | None, str]:
+    def _media_or_reason(self, clip: ResidentClip, lease: Lease) -> tuple[ClipMedia | None, str]:
         try:
             return self.now(clip, lease), ""
         except DecodeError as error:

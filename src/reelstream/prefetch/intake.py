@@ -23,36 +23,47 @@ class Intake:
 
     Args:
         lock: The owner's.
-        room: The policy of the clip budget, at its beginning.
+        lanes: Numbers of the lanes that are read here.
+        room: The policy of their part of the clip budget, at its beginning.
         cache: Where clips are written.
         kept: Clips that stay across epochs, in the same cache.
         connections: The most ranged reads at once, those that pause apart.
-        disk_budget_bytes: The budget in all, to name one that works where this one does not.
-        ready: Tells the samples of each lane that are on disk and not served: who has fewer reads first.
+        disk_budget_bytes: The node's budget in all, to name one that works where this one does not.
+        num_sharing: Ranks that share it.
+        ready: Tells the samples of each of these lanes that are on disk and not served: who has fewer reads first.
         cancellation: Calls the waiting off; `wake` must follow.
+        on_short: Called with the lock, when a lane begins to wait for deleted clips that are still being read.
     """
 
     def __init__(
         self,
         *,
         lock: threading.Lock,
+        lanes: Sequence[int],
         room: Room,
         cache: ClipCache,
         kept: KeptClips,
         connections: int,
         disk_budget_bytes: int,
+        num_sharing: int = 1,
         ready: Callable[[], Sequence[int]],
         cancellation: Cancellation,
+        on_short: Callable[[], None] = lambda: None,
     ) -> None:
         self._lock = lock
+        # Room and turns count the lanes that there are, from 0 on.
+        self._place_of = {lane: place for place, lane in enumerate(lanes)}
         self._room = room
         self._cache = cache
         self._kept = kept
         self._disk_budget_bytes = disk_budget_bytes
+        self._num_sharing = num_sharing
         self._ready = ready
         self._cancellation = cancellation
         self._turns = RangeTurns(connections)
         self._freed = threading.Condition(lock)
+        self._on_short = on_short
+        self._short: dict[int, int] = {}
 
     @property
     def num_open(self) -> int:
@@ -63,17 +74,18 @@ class Intake:
 
     def begin_range(self, lane: int, window: int) -> int:
         """Wait until a ranged read may begin; return its most bytes. See `LaneHost`."""
+        place = self._place_of[lane]
         with self._lock:
-            self._turns.want(lane, window)
+            self._turns.want(place, window)
             self.wake()
-            while not (size_bytes := self._turns.take(lane)):
+            while not (size_bytes := self._turns.take(place)):
                 self.wait()
             return size_bytes
 
     def end_range(self, lane: int) -> None:
         """The ranged read has ended. See `LaneHost`."""
         with self._lock:
-            self._turns.end(lane, self._room)
+            self._turns.end(self._place_of[lane], self._room)
             self.wake()
 
     def write(self, lane: int, window: int, member: IncomingClip, identity: str | None) -> ClipFile:
@@ -95,7 +107,7 @@ class Intake:
                 return survivor
             self._cache.delete(survivor)
             with self._lock:
-                self._room.free(lane, window, cost_bytes)
+                self._room.free(self._place_of[lane], window, cost_bytes)
                 self.wake()
             return self.write(lane, window, member, identity)
         try:
@@ -104,7 +116,7 @@ class Intake:
             )
         except BaseException:
             with self._lock:
-                self._room.free(lane, window, cost_bytes)
+                self._room.free(self._place_of[lane], window, cost_bytes)
                 self.wake()
             raise
 
@@ -127,10 +139,11 @@ class Intake:
             # The epoch that kept it had fewer lanes.
             raise self._too_large(clip.name, file.size_bytes)
         with self._lock:
-            while not self._room.may_admit(lane, clip.window, file.reserved_bytes, in_place=True):
+            place = self._place_of[lane]
+            while not self._room.may_admit(place, clip.window, file.reserved_bytes, in_place=True):
                 with self.pausing(lane):
                     self.wait()
-            self._room.admit(lane, clip.window, file.reserved_bytes, in_place=True)
+            self._room.admit(place, clip.window, file.reserved_bytes, in_place=True)
             clip.file, clip.is_kept = file, True
         return True
 
@@ -173,7 +186,7 @@ class Intake:
         file, clip.file = clip.file, None
         if file is None:
             return False
-        self._room.free(clip.lane, clip.window, file.reserved_bytes, in_place=clip.is_kept)
+        self._room.free(self._place_of[clip.lane], clip.window, file.reserved_bytes, in_place=clip.is_kept)
         give_back = self._kept.offer if clip.problem is None else self._kept.discard
         stays = give_back(clip.record.clip, file)
         if not stays:
@@ -183,31 +196,37 @@ class Intake:
 
     def finish_window(self, lane: int, window: int) -> None:
         """A lane's front window is used up, its clips are deleted."""
-        self._room.finish_window(lane, window)
+        self._room.finish_window(self._place_of[lane], window)
         self.wake()
 
     def finish_reading(self, lane: int) -> None:
         """No more clips come of a lane, unless it is asked for more."""
-        self._room.finish_reading(lane)
+        self._room.finish_reading(self._place_of[lane])
         self.wake()
 
     def ask_for_more(self, lanes: Sequence[int]) -> None:
         """Lanes whose windows are all used up may read on; all that wait look whether they are meant."""
         for lane in lanes:
-            self._room.resume_reading(lane)
+            self._room.resume_reading(self._place_of[lane])
         self.wake()
 
     @contextlib.contextmanager
     def pausing(self, lane: int) -> Iterator[None]:
         """Let others have the lane's connection while it waits in the middle of a ranged read."""
-        self._turns.pause(lane)
+        place = self._place_of[lane]
+        self._turns.pause(place)
         self.wake()
         # What is raised inside ends the lane's read.
         yield
-        self._turns.come_back(lane)
+        self._turns.come_back(place)
         self.wake()
-        while self._turns.is_paused(lane):
+        while self._turns.is_paused(place):
             self.wait()
+
+    def is_short(self, lane: int) -> bool:
+        """Whether a lane may write a clip, but for the room of deleted ones that are still being read."""
+        cost_bytes = self._short.get(lane)
+        return cost_bytes is not None and not self._fits(cost_bytes)
 
     def wait(self) -> None:
         """Let others change something."""
@@ -227,12 +246,22 @@ class Intake:
 
         For a front window kept clips are given up where need be: it could wait for room for ever.
         """
-        if not self._room.may_admit(lane, window, cost_bytes):
+        place = self._place_of[lane]
+        if not self._room.may_admit(place, window, cost_bytes):
             return False
-        shortage_bytes = self._room.shortage_bytes(lane, window, cost_bytes, self._kept.used_bytes)
+        shortage_bytes = self._room.shortage_bytes(place, window, cost_bytes, self._kept.used_bytes)
         if shortage_bytes:
             for file in self._kept.give_up(shortage_bytes):
                 self._cache.delete(file)
+        has_room = self._fits(cost_bytes)
+        if has_room:
+            self._short.pop(lane, None)
+        elif lane not in self._short:
+            self._short[lane] = cost_bytes
+            self._on_short()
+        return has_room
+
+    def _fits(self, cost_bytes: int) -> bool:
         # Survivors give way to whatever is reserved.
         used_bytes = self._cache.used_bytes - self._cache.survivor_bytes
         return used_bytes + cost_bytes <= self._room.clip_budget_bytes
@@ -242,11 +271,11 @@ class Intake:
 
         Its bytes are not looked at yet.
         """
-        if identity is None or not self._room.may_admit(lane, window, cost_bytes):
+        if identity is None or not self._room.may_admit(self._place_of[lane], window, cost_bytes):
             return None
         survivor = self._cache.adopt(identity)
         if survivor is not None:
-            self._room.admit(lane, window, cost_bytes)
+            self._room.admit(self._place_of[lane], window, cost_bytes)
         return survivor
 
     def _admit(self, lane: int, window: int, cost_bytes: int, member: IncomingClip) -> bool:
@@ -260,14 +289,14 @@ class Intake:
                 f"clip {member.name} are no longer free: something else of this run has reserved them",
                 "reserve for checkpoints and logs before the first epoch begins, or raise disk_budget",
             )
-        self._room.admit(lane, window, cost_bytes)
+        self._room.admit(self._place_of[lane], window, cost_bytes)
         return True
 
     def _too_large(self, name: str, size_bytes: int) -> BudgetTooSmallError:
         missing_bytes = (
             self._room.smallest_budget_for(self._cache.cost_bytes(size_bytes)) - self._room.clip_budget_bytes
         )
-        smallest_mb = -(-(self._disk_budget_bytes + missing_bytes) // 10**6)
+        smallest_mb = -(-(self._disk_budget_bytes + missing_bytes * self._num_sharing) // 10**6)
         return BudgetTooSmallError(
             f"the clip {name} has {format_bytes(size_bytes)}; with {self._room.num_lanes} lanes the clip "
             f"budget of {format_bytes(self._room.clip_budget_bytes)} works with clips up to "

@@ -67,8 +67,19 @@ class ArchiveLedger:
         self._counted[archive.path] = frozenset(report.first_byte for report in chain)
         return self._judged(archive, chain, result.sha256)
 
+    def add_reports(self, archive: Archive, reports: Iterable[CutReport]) -> list[Finding]:
+        """Take what other ranks have found of an archive's pieces; return what is known by that."""
+        known = self._reports.setdefault(archive.path, {})
+        known.update((report.first_byte, report) for report in reports)
+        chain = settled(known.values())
+        is_whole = bool(chain) and chain[-1].served_until == archive.size_bytes
+        if not is_whole or archive.path in self._counted:
+            return []
+        self._counted[archive.path] = frozenset(report.first_byte for report in chain)
+        return self._judged(archive, chain, None)
+
     def _judged(self, archive: Archive, chain: list[CutReport], sha256: str | None) -> list[Finding]:
-        clips = self._clips[archive.path]
+        clips = self._clips.get(archive.path, {})
         if not pieces_are_true(report.piece for report in chain):
             problem = (
                 "the checksum of its bytes is not the one at its end: bytes were damaged on the way, or published so"

@@ -51,6 +51,10 @@ class StreamOptions:
     """Same seed, same order."""
     lanes: int = 8
     """Archives, or pieces of archives, read side by side; each lane is shuffled by itself."""
+    tail: Literal["auto", "skip", "repeat", "drop"] = "auto"
+    """What happens when lanes end: `skip` passes over them (one rank only), `repeat` has them serve their last window
+    again until all have ended, `drop` ends the epoch with the shortest. `auto` takes `skip` on one rank, else `repeat`.
+    """
     limit: int | None = None
     """Take this many clips only, the same in every epoch; None takes all."""
     spans: Literal["auto", "archive", "cut", "block"] = "auto"

@@ -15,29 +15,33 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Self
 
 from reelstream.archive import IndexRow
 from reelstream.archive.cuts.bookmark import Bookmark
+from reelstream.archive.cuts.report import CutReport
 from reelstream.cache import ClipCache, ClipFile, KeptClips, Room
 from reelstream.cancel import Cancellation, Cancelled
 from reelstream.catalog import Catalog
 from reelstream.decode import decode_clip
+from reelstream.errors import ConfigError
 from reelstream.prefetch.badness import BadClips
 from reelstream.prefetch.board import Board, Served
 from reelstream.prefetch.decoding import Decoding
 from reelstream.prefetch.intake import Intake
 from reelstream.prefetch.lanes.host import ArchiveSource, IncomingClip, SpanResult
 from reelstream.prefetch.lanes.opening import open_lane
+from reelstream.prefetch.paths import PathLease, PathLeases
 from reelstream.prefetch.plan import EpochPlan, Learned
 from reelstream.prefetch.span_results import SpanResults
 from reelstream.prefetch.state import EpochState
+from reelstream.prefetch.together import Rounds, Together
 from reelstream.prefetch.values import Decode, Gauges, PipelineOptions, ReadySample
 from reelstream.prefetch.windows import ResidentClip, Window
 from reelstream.telemetry import Telemetry, events
-from reelstream.types import DecodedClip, Position, Span
+from reelstream.types import Archive, ClipMedia, Position, Span
 
 
 class EpochPipeline:
@@ -51,10 +55,13 @@ class EpochPipeline:
         learned: Keeps what the readers learn of archives.
         cache: Where clips are written; nothing else is in it.
         kept: Clips that stay across epochs; they lie in the same cache.
-        room: The policy of the clip budget, at its beginning.
-        disk_budget_bytes: The budget in all, to name one that works where this one does not.
+        room: The policy of this rank's part of the clip budget, at its beginning.
+        disk_budget_bytes: The node's budget in all, to name one that works where this one does not.
+        together: The ranks that serve the epoch in step.
+        name: Of this pass over the epoch, the same on all ranks and used once.
         options: How to work.
         telemetry: Who is told.
+        paths: Lends clips to samples that hold them by their path; None where they hold something else.
         decode: Gives a clip's frames; called from several threads at once.
     """
 
@@ -70,8 +77,11 @@ class EpochPipeline:
         kept: KeptClips,
         room: Room,
         disk_budget_bytes: int,
+        together: Together,
+        name: str,
         options: PipelineOptions,
         telemetry: Telemetry,
+        paths: PathLeases | None = None,
         decode: Decode = decode_clip,
     ) -> None:
         self._catalog = catalog
@@ -80,12 +90,17 @@ class EpochPipeline:
         self._learned = learned
         self._cache = cache
         self._kept = kept
+        self._paths = paths
         self._options = options
         self._telemetry = telemetry
         self._lock = threading.Lock()
         self._arrived = threading.Condition(self._lock)
         self._cancellation = Cancellation()
         self._board = Board(state)
+        self._tail = state.settings.tail
+        self._rounds = Rounds(together, name, by_all=self._tail == "drop", cancellation=self._cancellation)
+        self._agreed_until = -1
+        self._is_over = False
         self._results = SpanResults(
             state,
             catalog=catalog,
@@ -95,13 +110,16 @@ class EpochPipeline:
         )
         self._intake = Intake(
             lock=self._lock,
+            lanes=[lane.number for lane in self._board.own],
             room=room,
             cache=cache,
             kept=kept,
             connections=options.connections,
             disk_budget_bytes=disk_budget_bytes,
-            ready=lambda: [lane.ready for lane in self._board.lanes],
+            num_sharing=together.place.local_world_size,
+            ready=lambda: [lane.ready for lane in self._board.own],
             cancellation=self._cancellation,
+            on_short=self._arrived.notify_all,
         )
         self._decoding = Decoding(
             lock=self._lock,
@@ -123,12 +141,12 @@ class EpochPipeline:
         self._threads = [
             threading.Thread(
                 target=self._read_lane,
-                args=(number, state),
-                name=f"reelstream-lane-{number}",
+                args=(lane.number, state),
+                name=f"reelstream-lane-{lane.number}",
                 # A script that ends without closing must not hang; the folder's leftovers are reclaimed.
                 daemon=True,
             )
-            for number in range(len(plan.lanes))
+            for lane in self._board.own
         ]
         self._close_lock = threading.Lock()
         self._closed = False
@@ -136,6 +154,8 @@ class EpochPipeline:
     # ------------------------------------------------------------------ life
 
     def __enter__(self) -> Self:
+        if self._paths is not None:
+            self._paths.on_release = self._wake_lanes
         try:
             for thread in self._threads:
                 thread.start()
@@ -181,8 +201,11 @@ class EpochPipeline:
         Raises:
             ReelstreamError: What ended the reading or the decoding.
             TooManyBadClipsError: Where more clips are bad than may be.
+            RankLostError: Where another rank is lost.
             Cancelled: Where the work was called off.
         """
+        if not self._goes_on():
+            return None
         with self._lock:
             self._cancellation.raise_if_cancelled()
             while (clip := self._wait_for_head()) is not None:
@@ -190,13 +213,22 @@ class EpochPipeline:
                 if decoded is not None:
                     served = self._board.serve()
                     assert served.clip is clip, "the head changed while its frames were waited for"
+                    lease = self._lend(served)
                     self._release(served)
                     self._decoding.ahead()
-                    return ReadySample(served=served, decoded=decoded)
+                    return ReadySample(served=served, media=decoded, lease=lease)
             return None
 
-    def frames_again(self, clip: ResidentClip) -> DecodedClip | None:
-        """Return the frames of a clip that was served, decoding them again where needed; None once it is deleted."""
+    def again(self, served: Served) -> ReadySample | None:
+        """Return a sample that was served once more, decoding its clip again where needed; None once it is deleted."""
+        media = self.frames_again(served.clip)
+        with self._lock:
+            if media is None or (self._paths is not None and served.clip.file is None):
+                return None
+            return ReadySample(served=served, media=media, lease=self._lend(served))
+
+    def frames_again(self, clip: ResidentClip) -> ClipMedia | None:
+        """Return what samples hold of a clip that was served, decoding it again where needed; None once deleted."""
         with self._lock:
             decoded = self._frames.get(clip)
             if decoded is not None or clip.file is None:
@@ -214,6 +246,10 @@ class EpochPipeline:
         with self._lock:
             return self._board.state_after(position)
 
+    def settle(self, reports: Mapping[Archive, Sequence[CutReport]]) -> None:
+        """Judge archives whose pieces several ranks have read, by what all of them found."""
+        self._results.settle(reports)
+
     def gauges(self) -> Gauges:
         """Return what is held now."""
         with self._lock:
@@ -226,6 +262,53 @@ class EpochPipeline:
                 ranges_open=self._intake.num_open,
             )
 
+    def _goes_on(self) -> bool:
+        """Return whether the epoch goes on, where its lanes serve in step: at each round all ranks agree on it."""
+        while not self._is_over:
+            with self._lock:
+                self._cancellation.raise_if_cancelled()
+                num_served = self._board.num_served
+                if not self._board.at_border or self._agreed_until == num_served:
+                    return True
+                has_more = self._wait_for_outlook()
+            # Without the lock: the other ranks may take their time.
+            if self._rounds.goes_on(num_served, has_more=has_more):
+                self._agreed_until = num_served
+            elif not self._next_round_of_all(num_served):
+                self._is_over = True
+        return False
+
+    def _wait_for_outlook(self) -> bool:
+        """Wait until it is known whether the own lanes have what another round needs: all of them, or any."""
+        # One lane that has ended settles it, or one that has not.
+        by_all = self._tail == "drop"
+        settling = "none" if by_all else "more"
+        with self._waiting("download") as wait:
+            while True:
+                self._raise_failure()
+                outlooks = [self._board.outlook(lane) for lane in self._board.own]
+                if settling in outlooks:
+                    return not by_all
+                if "unknown" not in outlooks:
+                    return by_all
+                for lane, outlook in zip(self._board.own, outlooks, strict=True):
+                    if outlook == "unknown" and lane.failure is not None:
+                        raise lane.failure
+                self._decoding.ahead(first=self._board.heads() if by_all else ())
+                wait([lane.number for lane in self._board.own])
+
+    def _next_round_of_all(self, num_served: int) -> bool:
+        """Ask all ranks' lanes for more where a limit is not met; return whether the epoch goes on."""
+        lengths = self._rounds.lengths(num_served, self._board.lengths) if self._board.quotas is not None else {}
+        with self._lock:
+            more = self._board.next_round(lengths)
+            if not more.goes_on:
+                self._board.end()
+                self._no_more_wanted = True
+            self._let_go_of_windows()
+            self._intake.ask_for_more(more.lanes)
+            return more.goes_on
+
     def _wait_for_head(self) -> ResidentClip | None:
         """Wait until the next sample's window has arrived; return its clip, None when the epoch is over."""
         with self._waiting("download") as wait:
@@ -235,15 +318,17 @@ class EpochPipeline:
                 if entry is not None:
                     return entry.clip
                 if self._board.all_lanes_done():
+                    if self._tail != "skip":
+                        raise self._nothing_to_serve()
                     if not self._next_round():
                         return None
                     continue
                 blocking = self._board.blocking_lane()
                 if blocking is not None and blocking.failure is not None:
                     raise blocking.failure
-                wait()
+                wait(() if blocking is None else (blocking.number,))
 
-    def _wait_for_frames(self, clip: ResidentClip) -> DecodedClip | None:
+    def _wait_for_frames(self, clip: ResidentClip) -> ClipMedia | None:
         """Wait until the head's frames are in memory; None where its clip turned out bad."""
         with self._waiting("download") as wait:
             while clip.problem is None and not clip.arrived:
@@ -251,7 +336,7 @@ class EpochPipeline:
                 failure = self._board.lanes[clip.lane].failure
                 if failure is not None:
                     raise failure
-                wait()
+                wait((clip.lane,))
         with self._waiting("decode") as wait:
             while clip.problem is None:
                 decoded = self._frames.get(clip)
@@ -263,15 +348,15 @@ class EpochPipeline:
         return None
 
     @contextlib.contextmanager
-    def _waiting(self, stage: events.Stage) -> Iterator[Callable[[], None]]:
-        """Give a way to wait for a change, and tell how long the consumer waited in all."""
+    def _waiting(self, stage: events.Stage) -> Iterator[Callable[..., None]]:
+        """Give a way to wait for a change, of certain lanes if so, and tell how long the consumer waited in all."""
         started_s: float | None = None
 
-        def wait() -> None:
+        def wait(lanes: Sequence[int] = ()) -> None:
             nonlocal started_s
             started_s = time.monotonic() if started_s is None else started_s
             self._cancellation.raise_if_cancelled()
-            self._arrived.wait()
+            self._arrived.wait(self._make_way(lanes, time.monotonic() - started_s))
             self._cancellation.raise_if_cancelled()
 
         try:
@@ -290,10 +375,41 @@ class EpochPipeline:
 
     def _next_round(self) -> bool:
         """Ask lanes for more where a limit is not met and others fell short; return whether any gives more."""
-        resumed = self._board.next_round()
+        resumed = self._board.next_round().lanes
         self._no_more_wanted = not resumed
         self._intake.ask_for_more(resumed)
         return bool(resumed)
+
+    def _nothing_to_serve(self) -> ConfigError:
+        lanes = ", ".join(str(lane.number) for lane in self._board.own)
+        return ConfigError(
+            f"this rank has no sample to serve while others have: its lanes ({lanes}) gave none that can be used",
+            "use fewer ranks, or give the lanes more: a smaller cut_size, or fewer lanes; the report names bad clips",
+        )
+
+    # ------------------------------------------------------------------ paths
+
+    def _lend(self, served: Served) -> PathLease | None:
+        """Give a sample the path of its clip, where samples hold that."""
+        file = served.clip.file
+        if self._paths is None or file is None:
+            return None
+        lease = self._paths.lend(served.position, file, self._cache.lease(file))
+        # It may have ended others.
+        self._intake.wake()
+        return lease
+
+    def _make_way(self, lanes: Sequence[int], waited_s: float) -> float | None:
+        """End paths that keep a lane from going on, where that can be; return when to look again at the latest."""
+        if self._paths is None:
+            return None
+        return self._paths.make_way(
+            lambda: any(map(self._intake.is_short, lanes)), waited_s=waited_s, on_freed=self._intake.wake
+        )
+
+    def _wake_lanes(self) -> None:
+        with self._lock:
+            self._intake.wake()
 
     # ------------------------------------------------------------------ letting go
 
@@ -437,6 +553,9 @@ class EpochPipeline:
             self._board.lanes[lane].num_clips += len(window.clips)
             self._close_window(lane, window)
             wanted = dict.fromkeys(window.clips[clip_number] for clip_number, _ in window.order[window.cursor :])
+            if window.is_last and self._tail == "repeat":
+                # Gone on with in its middle, its first samples are served again all the same.
+                wanted |= dict.fromkeys(window.clips)
             return [clip for clip in wanted if clip.problem is None]
 
     def take_kept(self, lane: int, clip: ResidentClip, identity: str | None) -> bool:

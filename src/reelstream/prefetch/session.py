@@ -5,44 +5,48 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import hashlib
 import os
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from reelstream.archive import ArchiveIndex
 from reelstream.archive.containers import Container, read_directory
 from reelstream.archive.cuts.entry import ENTRY_RULE_VERSION
 from reelstream.archive.seek.inflate import block_inflation
-from reelstream.cache import Account, ClipCache, DiskBudget, KeepLimits, KeptClips, Room, RunFolder
-from reelstream.cache.budget import BLOCK_BYTES, block_bytes_of
+from reelstream.cache import Account, ClipCache, DiskBudget, KeepLimits, KeptClips, RunFolder
+from reelstream.cache.names import HUB_FILE
 from reelstream.cancel import Cancellation
 from reelstream.catalog import Catalog, SubsetLayout, catalog_folder, select_subsets
-from reelstream.errors import BudgetTooSmallError, StateError
+from reelstream.errors import ConfigError, ReelstreamError, StateError
 from reelstream.indexes import INDEX_FOLDER, IndexStore, set_aside_bytes
 from reelstream.indexes.sources import CancellableSource
 from reelstream.prefetch.catalogs import opened_catalog, remove_unused
+from reelstream.prefetch.division import ClipDivision
 from reelstream.prefetch.learned import IndexKeeper
+from reelstream.prefetch.learned_exchange import exchange_learned
 from reelstream.prefetch.options import StreamOptions
 from reelstream.prefetch.parts import split_parts
+from reelstream.prefetch.paths import PathLeases
 from reelstream.prefetch.pipeline import EpochPipeline
 from reelstream.prefetch.plan import EpochPlan
+from reelstream.prefetch.shares import merge_shares, share_of
 from reelstream.prefetch.spans import SpanPlanner
-from reelstream.prefetch.state import EpochSettings, EpochState, SpanSettings
+from reelstream.prefetch.state import EpochSettings, EpochState, SpanSettings, Tail
+from reelstream.prefetch.together import Together
 from reelstream.prefetch.values import PipelineOptions
-from reelstream.schedule import WindowLimits, lane_quotas
+from reelstream.ranks import OneRank, Ranks
+from reelstream.schedule import RankShare, WindowLimits, lane_quotas
 from reelstream.telemetry import Telemetry, events
 from reelstream.transport import HubClient, RemoteFile
 from reelstream.types import Archive, ContainerKind, Repository, RepositoryFile, Span, SpanKind
-from reelstream.units import format_bytes
 
 CATALOG_FOLDER = "catalog"
 # Directories grow with the names in them; a run folder of ten thousand clips takes less.
 FOLDERS_BYTES = 1 << 20
-# Below this nothing works: a lane could not hold one block.
-LEAST_CLIP_BUDGET_BYTES = 1 << 20
 
 
 class StreamSession:
@@ -55,10 +59,12 @@ class StreamSession:
         options: What to stream.
         telemetry: Who is told.
         budget: The run's disk budget; checkpoints and logs have their part reserved in it already.
+        ranks: The processes that share the dataset, which all open it together; None where this one is alone.
         token: For the Hub; None takes the one that is logged in, False none.
         progress: Called with the bytes of annotations that were just read.
 
     Raises:
+        RankLostError: Where another rank is lost, or could not open it.
         HubError: Where the repository cannot be had.
         ConfigError: Where the subsets are not in it, or the budget cannot work.
         AnnotationError: Where the annotations are not what the format says.
@@ -71,30 +77,50 @@ class StreamSession:
         *,
         telemetry: Telemetry,
         budget: DiskBudget,
+        ranks: Ranks | None = None,
         token: str | bool | None = None,
         progress: Callable[[int], None] | None = None,
     ) -> None:
         self.options = options
         self.telemetry = telemetry
         self.budget = budget
+        self.together = Together(ranks or OneRank())
         self._process = os.getpid()
+        self._num_passes = 0
         with contextlib.ExitStack() as stack:
-            self._client = stack.enter_context(
-                HubClient(
-                    endpoint=options.endpoint, token=token, telemetry=telemetry, give_up_after_s=options.give_up_after
+            stack.enter_context(self._leaving())
+            self.folder = stack.enter_context(
+                RunFolder(
+                    options.cache_dir,
+                    adopt=True,
+                    number=self.together.place.local_rank,
+                    of=self.together.place.local_world_size,
                 )
             )
-            self.repository: Repository = self._client.repository(options.repo_id, options.revision)
+            self._client = stack.enter_context(
+                HubClient(
+                    endpoint=options.endpoint,
+                    token=token,
+                    telemetry=telemetry,
+                    give_up_after_s=options.give_up_after,
+                    shared=self._shared_addresses(),
+                )
+            )
+            self.repository: Repository = self._same_repository()
             names, named_parts = split_parts(options.subsets, self.repository, num_parts=options.parts)
             self.layouts: tuple[SubsetLayout, ...] = tuple(select_subsets(self.repository, names, options.annotations))
-            self.folder = stack.enter_context(RunFolder(options.cache_dir, adopt=True))
             self._cache = ClipCache(self.folder.path, budget.account("clips"))
             self._cache.take_over(self.folder.survivors)
             # Their room is given back: whoever shares the budget, or opens this dataset anew, has it then.
             stack.callback(self._cache.clear)
             stack.callback(self._cache.drop_survivors)
+            self.paths = PathLeases(lease_samples=options.lease_samples, give_up_after_s=options.give_up_after)
+            stack.callback(self.paths.close)
             budget.account("folders").reserve(FOLDERS_BYTES)
             stack.callback(budget.account("folders").release, FOLDERS_BYTES)
+            if not self.together.is_first_on_node:
+                # Made by one rank, it is there for the others.
+                self.together.tell("catalog", None)
             self.catalog: Catalog = stack.enter_context(
                 opened_catalog(
                     self.layouts,
@@ -105,6 +131,8 @@ class StreamSession:
                     telemetry=telemetry,
                 )
             )
+            if self.together.is_first_on_node:
+                self.together.tell("catalog", None)
             self._indexes = stack.enter_context(self._opened_indexes())
             parts_of = {layout.name: parts for layout, parts in zip(self.layouts, named_parts, strict=True) if parts}
             self._planner = SpanPlanner(
@@ -114,6 +142,10 @@ class StreamSession:
                 named_parts=parts_of,
                 indexes=self._indexes,
                 directory=self._directory,
+                world_size=self.together.place.world_size,
+            )
+            self._division = ClipDivision(
+                options, budget, folder=self.folder.path, tidy=self._remove_unused_catalogs, together=self.together
             )
             self._keeper = IndexKeeper(self._indexes, keep_cuts=options.parts > 1, telemetry=telemetry)
             self._files: dict[str, RemoteFile] = {}
@@ -146,9 +178,16 @@ class StreamSession:
     # ------------------------------------------------------------------ epochs
 
     def start_of(self, epoch: int) -> EpochState:
-        """Return the state before the first sample of an epoch."""
-        options = self.options
+        """Return the state before the first sample of an epoch: as rank 0 chooses it, on all ranks at the same time."""
+        self._exchange_learned()
+        # All ranks must take part in it.
         clip_budget_bytes = self.clip_budget_bytes
+        chosen = self.together.first_says("epoch", lambda: self._chosen_start(epoch, clip_budget_bytes).to_json())
+        state = EpochState.from_json(chosen, self.catalog.num_clips)
+        return share_of(state, self.together.share)
+
+    def _chosen_start(self, epoch: int, clip_budget_bytes: int) -> EpochState:
+        options = self.options
         spans = self._planner.choose(epoch, self._spans_before)
         num_lanes = self._planner.num_lanes(spans)
         limits = WindowLimits.of(
@@ -161,7 +200,7 @@ class StreamSession:
             shuffle=options.shuffle,
             limit=options.limit,
             spans=spans,
-            tail="skip",
+            tail=self._tail(),
             num_lanes=num_lanes,
             window_clips=limits.clips,
             window_bytes=limits.size_bytes,
@@ -175,8 +214,19 @@ class StreamSession:
             state.quotas = lane_quotas(options.limit, num_lanes, lengths)
         return state
 
+    def _tail(self) -> Tail:
+        tail = self.options.tail
+        if tail == "auto":
+            return "skip" if self.together.is_alone else "repeat"
+        if tail == "skip" and not self.together.is_alone:
+            raise ConfigError(
+                f"tail is skip, and {self.together.place.world_size} ranks would not take the same number of steps",
+                "set tail to repeat, drop or auto",
+            )
+        return tail
+
     def check(self, state: EpochState) -> None:
-        """Refuse a saved state that is not of this dataset and seed.
+        """Refuse a saved state that is not of this dataset and seed, or that these ranks cannot go on from.
 
         What was fixed when its epoch began (spans, lanes, windows) is the state's own, and may differ from the options.
 
@@ -199,6 +249,31 @@ class StreamSession:
             limit=options.limit,
         )
         state.check(now)
+        share_of(state, self.together.share)
+
+    def meet(self, state: EpochState | None) -> EpochState | None:
+        """Begin a pass together with the other ranks: all know the same, and stand at the same place.
+
+        Args:
+            state: Of all ranks or this one, to go on from; None for an epoch's beginning.
+
+        Returns:
+            This rank's part of the state.
+
+        Raises:
+            StateError: Where the ranks would go on from different places.
+        """
+        if state is None:
+            return None
+        own = share_of(state, self.together.share)
+        self._exchange_learned()
+        self._division.clip_budget_bytes  # noqa: B018 - asked for by all ranks at the same time
+        place = hashlib.sha256(f"{own.settings} {own.num_consumed} {own.quotas}".encode()).hexdigest()
+        if len(set(self.together.tell("place", place))) > 1:
+            raise StateError(
+                "the ranks have loaded states of different places", "load the same merged state on all of them"
+            )
+        return own
 
     def pipeline(self, state: EpochState, *, keep_until_window_end: bool = False) -> EpochPipeline:
         """Return a pipeline that serves an epoch from `state` on, and close the one before it.
@@ -211,6 +286,7 @@ class StreamSession:
             self._running.close()
         plan = self._planner.plan(settings)
         limits = self._divide(settings)
+        self._num_passes += 1
         self._spans_before = settings.spans
         if not state.num_consumed:
             self._keeper.tidy(archive for layout in self.layouts for archive in layout.archives)
@@ -218,10 +294,10 @@ class StreamSession:
             events.EpochStarted(
                 epoch=settings.epoch,
                 span_kind=settings.spans.kind.value,
-                num_spans=sum(map(len, plan.lanes)),
+                num_spans=sum(len(plan.lanes[lane]) for lane in state.share.lanes(settings.num_lanes)),
                 num_lanes=settings.num_lanes,
                 resumed_at=state.num_consumed,
-                needed_bytes=self._needed_bytes(plan) if settings.limit is None else 0,
+                needed_bytes=self._needed_bytes(plan, state.share) if settings.limit is None else 0,
             )
         )
         self._running = EpochPipeline(
@@ -232,8 +308,10 @@ class StreamSession:
             learned=self._keeper,
             cache=self._cache,
             kept=self._kept,
-            room=self._room(settings, limits),
+            room=self._division.room(settings, limits),
             disk_budget_bytes=self.budget.total_bytes,
+            together=self.together,
+            name=f"pass/{self._num_passes}",
             options=PipelineOptions(
                 frames=options.frames,
                 decode_threads=options.decode_threads,
@@ -242,8 +320,12 @@ class StreamSession:
                 max_bad_share=options.max_bad_share,
                 stop_on_bad_archive=options.on_bad_archive == "stop",
                 keep_until_window_end=keep_until_window_end,
+                media=options.media,
+                check=options.check,
+                audio=options.audio,
             ),
             telemetry=self.telemetry,
+            paths=self.paths if options.media == "path" else None,
         )
         return self._running
 
@@ -255,7 +337,9 @@ class StreamSession:
             over: Whether the epoch was served to its end.
         """
         books = state.books
-        missing = self.catalog.num_samples - books.delivered - books.quarantined
+        # A clip that two ranks have met was delivered by both: the second time as a repeat.
+        twice = max(0, books.delivered + books.quarantined - self.catalog.num_samples) if over else 0
+        missing = self.catalog.num_samples - books.delivered - books.quarantined + twice
         limit = state.settings.limit
         limited = limit is not None and sum(lane.clips for lane in state.lanes) >= limit
         reason: str | None = "not_seen"
@@ -267,8 +351,8 @@ class StreamSession:
         return events.EpochBooked(
             epoch=state.settings.epoch,
             num_catalog=self.catalog.num_samples,
-            num_delivered=books.delivered,
-            num_repeated=books.repeated,
+            num_delivered=books.delivered - twice,
+            num_repeated=books.repeated + twice,
             num_quarantined=books.quarantined,
             num_without_media=missing if reason is None else 0,
             left_out={} if reason is None or not missing else {reason: missing},
@@ -315,52 +399,75 @@ class StreamSession:
         directory = read_directory(Container.of(archive), source)
         return None if directory is None else directory.index
 
+    # ------------------------------------------------------------------ the other ranks
+
+    @contextlib.contextmanager
+    def _leaving(self) -> Iterator[None]:
+        """Tell the other ranks when this one is done, and why."""
+        reason = "it has closed the dataset"
+        try:
+            yield
+        except BaseException as error:
+            reason = error.fact if isinstance(error, ReelstreamError) else f"it ended by {type(error).__name__}"
+            raise
+        finally:
+            self.together.ranks.leave(reason)
+
+    def _shared_addresses(self) -> Path | None:
+        """Return the file in which the ranks of a node share what they know of addresses; None where one is alone."""
+        folders: list[str] = self.together.tell("folder", str(self.folder.path))
+        return (
+            None if self.together.place.local_world_size == 1 else Path(folders[self.together.first_on_node]) / HUB_FILE
+        )
+
+    def _same_repository(self) -> Repository:
+        """Return the repository as rank 0 finds it: all ranks stream the same commit, and one asks for it."""
+
+        def found() -> dict[str, Any]:
+            return dataclasses.asdict(self._client.repository(self.options.repo_id, self.options.revision))
+
+        values = self.together.first_says("repository", found)
+        files = tuple(RepositoryFile(**file) for file in values.pop("files"))
+        return Repository(**values, files=files)
+
+    def finish(self, pipeline: EpochPipeline) -> EpochState:
+        """Return the state of all ranks at an epoch's end; archives whose pieces several have read are judged then.
+
+        All ranks call it together.
+        """
+        own = pipeline.state_after(None)
+        if self.together.is_alone:
+            return own
+        num_clips = self.catalog.num_clips
+        told = self.together.tell("end", own.to_json())
+        whole = merge_shares([EpochState.from_json(values, num_clips) for values in told])
+        archives = {archive.path: archive for layout in self.layouts for archive in layout.archives}
+        pipeline.settle({archives[path]: reports for path, reports in whole.reports.items()})
+        return whole
+
+    def _exchange_learned(self) -> None:
+        """Have every node know what any has learned of the archives."""
+        if not self.together.is_alone:
+            exchange_learned(self._indexes, self._indexed_archives, self.together)
+
+    # ------------------------------------------------------------------ what else it is made of
+
     def _open_annotations(self, file: RepositoryFile) -> Iterator[bytes]:
         return self._client.open(self.repository, file).read(0, file.size_bytes, Cancellation())
 
-    @functools.cached_property
+    @property
     def clip_budget_bytes(self) -> int:
-        """What all clips may take on disk: the budget less all that others have reserved when this is first asked for.
+        """What all clips of this node may take on disk; see `ClipDivision`. All ranks must ask at the same time."""
+        return self._division.clip_budget_bytes
 
-        Catalogs that nobody uses are removed first.
-
-        Raises:
-            BudgetTooSmallError: Where nothing can work with what is left.
-        """
+    def _remove_unused_catalogs(self) -> None:
         parent = self.options.cache_dir / CATALOG_FOLDER
         remove_unused(parent, budget=self.budget, keep=[catalog_folder(layout, parent) for layout in self.layouts])
-        clip_budget_bytes = self.budget.account("clips").available_bytes
-        if clip_budget_bytes < LEAST_CLIP_BUDGET_BYTES:
-            used = ", ".join(
-                f"{name} {format_bytes(size_bytes)}"
-                for name, size_bytes in self.budget.by_account().items()
-                if size_bytes
-            )
-            missing_bytes = LEAST_CLIP_BUDGET_BYTES - clip_budget_bytes
-            smallest_mb = -(-(self.budget.total_bytes + missing_bytes) // 10**6)
-            raise BudgetTooSmallError(
-                f"the disk budget of {format_bytes(self.budget.total_bytes)} leaves "
-                f"{format_bytes(max(0, clip_budget_bytes))} for clips ({used})",
-                f"set disk_budget to {smallest_mb}MB, or to {smallest_mb - 1}MB plus {self.options.lanes + 2} times "
-                "your largest clip where that is more",
-            )
-        return clip_budget_bytes
 
     def _divide(self, settings: EpochSettings) -> KeepLimits:
-        """Divide the clip budget between clips that stay and clips that move, and let go of what is of no more use."""
-        num_clips = int(
-            sum(self.catalog.clips_in(name) * settings.spans.share_of(name) for name in self.catalog.subsets)
-        )
-        num_clips = num_clips if settings.limit is None else min(num_clips, settings.limit)
+        """Divide the clips between those that stay and those that move, and let go of what is of no more use."""
         size_bytes = sum(layout.archive_size_bytes for layout in self.layouts)
-        limits = KeepLimits.of(
-            clip_budget_bytes=self.clip_budget_bytes,
-            num_lanes=settings.num_lanes,
-            window_clips=settings.window_clips,
-            window_bytes=self._window_bytes(settings),
-            mean_clip_bytes=size_bytes / max(1, self.catalog.num_clips) + block_bytes_of(self.folder.path) / 2,
-            num_clips=num_clips,
-        )
+        limits = self._division.keep_limits(settings, self.catalog, size_bytes)
         if not (self.options.keep_clips and self._may_use_again(settings)):
             limits = KeepLimits(kept_bytes=0, moving_bytes=None)
         before, self._kept.limit_bytes = self._spans_before, limits.kept_bytes
@@ -426,11 +533,12 @@ class StreamSession:
         for file in self._kept.give_up(self._kept.used_bytes):
             self._cache.delete(file)
 
-    def _needed_bytes(self, plan: EpochPlan) -> int:
-        """Return the bytes that an epoch fetches: those of spans, or of clips that are not on disk."""
+    def _needed_bytes(self, plan: EpochPlan, share: RankShare) -> int:
+        """Return the bytes that this rank fetches in an epoch: those of spans, or of clips that are not on disk."""
+        spans = [span for lane in share.lanes(len(plan.lanes)) for span in plan.lanes[lane]]
         if not plan.known:
-            return sum(span.size_bytes for lane in plan.lanes for span in lane)
-        return sum(self._needed_bytes_of(span, plan) for lane in plan.lanes for span in lane)
+            return sum(span.size_bytes for span in spans)
+        return sum(self._needed_bytes_of(span, plan) for span in spans)
 
     def _needed_bytes_of(self, span: Span, plan: EpochPlan) -> int:
         missing = [row for row, clip in zip(span.rows, span.clips, strict=True) if clip not in self._kept]
@@ -438,28 +546,6 @@ class StreamSession:
             # Near enough, and there may be a hundred thousand blocks.
             return span.size_bytes
         return sum(plan.row_of(span.archive, row).range_bytes for row in missing)
-
-    def _window_bytes(self, settings: EpochSettings) -> int:
-        # Windows are limited in 4 KiB blocks; a file system with larger ones takes more for each clip.
-        return settings.window_bytes + settings.window_clips * (block_bytes_of(self.folder.path) - BLOCK_BYTES)
-
-    def _room(self, settings: EpochSettings, limits: KeepLimits) -> Room:
-        window_bytes = self._window_bytes(settings)
-        if window_bytes * settings.num_lanes > self.clip_budget_bytes:
-            missing_bytes = window_bytes * settings.num_lanes - self.clip_budget_bytes
-            smallest_mb = -(-(self.budget.total_bytes + missing_bytes) // 10**6)
-            raise BudgetTooSmallError(
-                f"{settings.num_lanes} windows of {format_bytes(window_bytes)} do not fit the clip budget of "
-                f"{format_bytes(self.clip_budget_bytes)}",
-                f"this epoch began with a larger disk_budget: set it to {smallest_mb}MB or more",
-            )
-        return Room(
-            clip_budget_bytes=self.clip_budget_bytes,
-            num_lanes=settings.num_lanes,
-            window_bytes=window_bytes,
-            ahead=self.options.prefetch,
-            moving_bytes=limits.moving_bytes,
-        )
 
     def _tell_what_is_not_learned(self) -> None:
         """Say what is dearer where this platform's zlib does not tell where its blocks begin."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping, Sequence
 
+from reelstream.archive.cuts.report import CutReport
 from reelstream.catalog import Catalog
 from reelstream.errors import ArchiveChecksumError, ArchiveError
 from reelstream.prefetch.lanes.host import SpanResult
@@ -11,6 +13,7 @@ from reelstream.prefetch.ledger import ArchiveLedger, Finding
 from reelstream.prefetch.plan import Learned
 from reelstream.prefetch.state import EpochState
 from reelstream.telemetry import Telemetry, events
+from reelstream.types import Archive
 
 
 class SpanResults:
@@ -58,6 +61,14 @@ class SpanResults:
                 num_unreferenced=result.num_unreferenced,
             )
         )
+
+    def settle(self, reports: Mapping[Archive, Sequence[CutReport]]) -> None:
+        """Judge archives whose pieces several ranks have read, by what all of them found."""
+        for archive, of_archive in reports.items():
+            with self._lock:
+                findings = self._ledger.add_reports(archive, of_archive)
+            for finding in findings:
+                self._tell(finding)
 
     def _tell(self, finding: Finding) -> None:
         """Book what an archive delivered as suspect, or have its index put together."""

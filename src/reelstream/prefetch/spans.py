@@ -29,6 +29,7 @@ from reelstream.schedule import (
     cut_bytes_for,
     cut_spans,
     deal_to_lanes,
+    lanes_for,
     order_spans,
     part_of_spans,
 )
@@ -62,6 +63,7 @@ class SpanPlanner:
         named_parts: By subset, the parts that its name asks for, from 0.
         indexes: What is known of the archives.
         directory: Gives the members that a container names before any is read; None where it names none.
+        world_size: Ranks that share the lanes.
     """
 
     def __init__(
@@ -73,6 +75,7 @@ class SpanPlanner:
         named_parts: Mapping[str, tuple[int, ...]],
         indexes: IndexStore,
         directory: Callable[[Archive], ArchiveIndex | None],
+        world_size: int = 1,
     ) -> None:
         self._layouts = layouts
         self._catalog = catalog
@@ -80,6 +83,7 @@ class SpanPlanner:
         self._named_parts = named_parts
         self._indexes = indexes
         self._directory = directory
+        self._world_size = world_size
         self._directories: dict[str, ArchiveIndex | None] = {}
         self._archives = [archive for layout in layouts for archive in layout.archives]
         self._known: _Known | None = None
@@ -135,14 +139,26 @@ class SpanPlanner:
         return len(self._named_parts.get(subset, (0,))) / self._options.parts
 
     def num_lanes(self, settings: SpanSettings) -> int:
-        """Return how many lanes an epoch of these spans has: an empty one would only make others' windows smaller."""
-        return min(self._most_lanes(), len(self._spans(settings)))
+        """Return how many lanes an epoch of these spans has: an empty one would only make others' windows smaller.
+
+        Raises:
+            ConfigError: Where there are fewer spans than ranks.
+        """
+        num_spans = len(self._spans(settings))
+        if num_spans < self._world_size:
+            raise ConfigError(
+                f"{num_spans} pieces of archives cannot be shared by {self._world_size} ranks",
+                "set spans to cut and cut_size to less, or use fewer ranks",
+            )
+        num_lanes = min(self._most_lanes(), num_spans)
+        return num_lanes - num_lanes % self._world_size
 
     def _most_lanes(self) -> int:
-        options = self._options
+        options, world_size = self._options, self._world_size
+        num_lanes = lanes_for(options.lanes, world_size)
         if options.limit is None:
-            return options.lanes
-        return min(options.lanes, -(-options.limit // _LEAST_CLIPS_OF_LIMITED_LANE))
+            return num_lanes
+        return min(num_lanes, lanes_for(-(-options.limit // _LEAST_CLIPS_OF_LIMITED_LANE), world_size))
 
     def _cut_bytes(self) -> int | None:
         """Return the size of cuts where nothing is known; None where archives are read whole."""

@@ -37,13 +37,14 @@ from reelstream.archive.cuts.bookmark import Bookmark
 from reelstream.archive.cuts.entry import ENTRY_RULE_VERSION
 from reelstream.archive.cuts.report import CutReport
 from reelstream.errors import ArchiveError, StateError
-from reelstream.schedule import OrderDigest, combine_digests
+from reelstream.schedule import OrderDigest, RankShare, combine_digests
 from reelstream.types import SpanKind
 
-STATE_VERSION = 2
+STATE_VERSION = 3
 
-Tail = Literal["skip"]
-"""What happens when lanes end: `skip` passes over them."""
+Tail = Literal["skip", "repeat", "drop"]
+"""What happens when lanes end: `skip` passes over them, `repeat` has them serve their last window again until all have
+ended, `drop` ends the epoch with the shortest one."""
 
 _DAMAGED = (KeyError, TypeError, ValueError, AttributeError, binascii.Error, zlib.error)
 _CATALOG_HINT = "resume with the repository, revision, subsets and annotations it was saved with, or start anew"
@@ -168,9 +169,13 @@ class EpochSettings:
 
 @dataclass(slots=True, kw_only=True)
 class EpochState:
-    """An epoch up to a consumed sample."""
+    """An epoch up to a consumed sample: all of it, or one rank's lanes; see `shares` for the way between the two."""
 
     settings: EpochSettings
+    share: RankShare
+    """Whose lanes count; the others are as they were when the rank began."""
+    num_consumed: int
+    """Samples of the epoch that are consumed in these lanes, repeats included."""
     lanes: list[LaneState]
     turn: int
     """Lane whose turn is next."""
@@ -190,6 +195,8 @@ class EpochState:
         """Return the state before the first sample."""
         return cls(
             settings=settings,
+            share=RankShare(),
+            num_consumed=0,
             lanes=[LaneState() for _ in range(settings.num_lanes)],
             turn=0,
             quotas=quotas,
@@ -197,11 +204,6 @@ class EpochState:
             seen=np.zeros(num_clips, np.bool_),
             books=Books(),
         )
-
-    @property
-    def num_consumed(self) -> int:
-        """Samples delivered so far, repeats included."""
-        return self.books.delivered + self.books.repeated
 
     @property
     def order_digest(self) -> str:
@@ -230,6 +232,8 @@ class EpochState:
         return {
             "version": STATE_VERSION,
             **settings,
+            "share": dataclasses.asdict(self.share),
+            "num_consumed": self.num_consumed,
             "turn": self.turn,
             "quotas": self.quotas,
             "lengths": self.lengths,
@@ -240,8 +244,12 @@ class EpochState:
         }
 
     @classmethod
-    def from_json(cls, values: dict[str, Any], num_clips: int) -> EpochState:
+    def from_json(cls, values: dict[str, Any], num_clips: int | None = None) -> EpochState:
         """Return the state that `to_json` wrote.
+
+        Args:
+            values: What it wrote.
+            num_clips: Of the catalog; None where nobody asks about single ones.
 
         Raises:
             StateError: Where it is of another version, or damaged.
@@ -260,6 +268,8 @@ class EpochState:
             bits = np.frombuffer(zlib.decompress(base64.b64decode(values["seen"])), np.uint8)
             state = cls(
                 settings=EpochSettings(**settings, num_lanes=len(values["lanes"])),
+                share=RankShare(**values["share"]),
+                num_consumed=int(values["num_consumed"]),
                 lanes=[LaneState.from_json(lane) for lane in values["lanes"]],
                 turn=values["turn"],
                 quotas=values["quotas"],
@@ -283,7 +293,11 @@ class EpochState:
             ValueError: With what is wrong.
         """
         num_lanes = self.settings.num_lanes
-        if not 0 <= self.turn < num_lanes:
+        if num_lanes % self.share.world_size or self.num_consumed < 0:
+            raise ValueError(
+                f"{self.num_consumed} samples of {num_lanes} lanes that {self.share.world_size} ranks share"
+            )
+        if self.turn not in self.share.lanes(num_lanes):
             raise ValueError(f"turn {self.turn} of {num_lanes} lanes")
         for name, numbers in (("quotas", self.quotas or self.lengths), ("lengths", self.lengths)):
             if len(numbers) != num_lanes:

@@ -88,6 +88,8 @@ class Window:
     """From where its first clip can be read again; None for the span's beginning."""
     end_mark: Mark | None = None
     """From where the clip after its last one can be read."""
+    is_last: bool = False
+    """Whether its lane gives no more clips after it, as far as is asked of it."""
     reports_before: list[tuple[str, CutReport]] = field(default_factory=list)
     """By archive, what was found of spans that were read to their end before it began: who begins there does not read
     them again."""

@@ -6,6 +6,7 @@ Nothing here reads, writes, waits or knows the time; the planner and the downloa
 from reelstream.schedule.digest import OrderDigest, combine_digests
 from reelstream.schedule.limit import lane_quotas
 from reelstream.schedule.order import sample_order
+from reelstream.schedule.share import RankShare, lanes_for, world_sizes_for
 from reelstream.schedule.spans import (
     KnownMember,
     archive_spans,
@@ -16,12 +17,12 @@ from reelstream.schedule.spans import (
     order_spans,
     part_of_spans,
 )
-from reelstream.schedule.turns import next_turn
 from reelstream.schedule.windows import WindowFormer, WindowLimits, window_clips
 
 __all__ = [
     "KnownMember",
     "OrderDigest",
+    "RankShare",
     "WindowFormer",
     "WindowLimits",
     "archive_spans",
@@ -31,9 +32,10 @@ __all__ = [
     "cut_spans",
     "deal_to_lanes",
     "lane_quotas",
-    "next_turn",
+    "lanes_for",
     "order_spans",
     "part_of_spans",
     "sample_order",
     "window_clips",
+    "world_sizes_for",
 ]

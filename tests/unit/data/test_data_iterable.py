@@ -331,7 +331,8 @@ def test_a_state_of_other_options_is_refused_by_name(
         ({"version": 0}, "version 0"),
         ({"repo_id": "other/data"}, "is of other/data"),
         ({"epoch_state": {}}, "version None"),
-        ({"epoch_state": {"version": 2}}, "damaged"),
+        ({"epoch_state": {"version": 3}}, "damaged"),
+        ({"epoch": None}, "damaged"),
     ],
 )
 def test_a_state_of_another_kind_is_refused(

@@ -225,7 +225,7 @@ class Feeder:
 
     def next_round(self) -> bool:
         """Ask the lanes for more; return whether any gives more."""
-        return bool(self.board.next_round())
+        return bool(self.board.next_round().lanes)
 
     def run(self, draw: random.Random, *, most: int | None = None) -> list[Served]:
         """Do what can be done, in a drawn order, until `most` samples are served or the epoch is over."""

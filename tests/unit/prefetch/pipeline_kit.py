@@ -32,7 +32,9 @@ from reelstream.prefetch.lanes.known_part import KnownPart
 from reelstream.prefetch.pipeline import EpochPipeline
 from reelstream.prefetch.plan import EpochPlan, Learned
 from reelstream.prefetch.state import EpochSettings, EpochState, Mark, SpanSettings
+from reelstream.prefetch.together import Together
 from reelstream.prefetch.values import Decode, PipelineOptions, ReadySample
+from reelstream.ranks import OneRank
 from reelstream.schedule import WindowLimits, archive_spans, lane_quotas
 from reelstream.telemetry import Sink, Telemetry, events
 from reelstream.types import Archive, DecodedClip, FrameSampling, Position, RepositoryFile, Span, SpanKind
@@ -424,6 +426,7 @@ def running(
     learned: Learned | None = None,
     seed: int = 0,
     sinks: Sequence[Sink] = (),
+    together: Together | None = None,
 ) -> Iterator[Running]:
     """Run an epoch in `folder`; when the block ends, nothing of it may be left."""
     state = state or world.start()
@@ -451,12 +454,14 @@ def running(
         kept=kept,
         room=Room(
             clip_budget_bytes=budget_bytes,
-            num_lanes=world.num_lanes,
+            num_lanes=len(state.share.lanes(world.num_lanes)),
             window_bytes=state.settings.window_bytes,
             ahead=prefetch,
             moving_bytes=budget_bytes - kept.limit_bytes if kept.limit_bytes else None,
         ),
         disk_budget_bytes=budget_bytes,
+        together=together or Together(OneRank()),
+        name="pass",
         options=PipelineOptions(
             frames=FRAMES,
             decode_threads=decode_threads,

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import random
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
 
 from reelstream.errors import StateError
 from reelstream.prefetch import board as board_module
+from reelstream.prefetch import journal as journal_module
+from reelstream.prefetch.board import Round
 from reelstream.prefetch.state import EpochState
 from reelstream.types import Position
 from unit.prefetch.board_kit import Case, Feeder, MadeClip, expected_order, through_json
@@ -67,11 +70,11 @@ def test_a_state_does_not_change_as_the_epoch_goes_on() -> None:
 
 
 def test_what_nobody_tells_of_is_taken_as_consumed_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(board_module, "_LONGEST_JOURNAL", 4)
+    monkeypatch.setattr(journal_module, "_LONGEST_JOURNAL", 4)
     case = make_case(9)
     feeder = Feeder(case, case.start())
     served = feeder.run(random.Random(0), most=10)
-    assert len(feeder.board._journal) <= 4
+    assert len(feeder.board._journal._steps) <= 4
     with pytest.raises(StateError):
         feeder.board.state_after(served[2].position)
     assert feeder.board.state_after(served[7].position).num_consumed == 8
@@ -98,9 +101,10 @@ def test_lanes_known_to_have_ended_are_not_asked_again_after_a_resume() -> None:
     rounds: list[list[int]] = []
     next_round = resumed.board.next_round
 
-    def note() -> list[int]:
-        rounds.append(next_round())
-        return rounds[-1]
+    def note(lengths: Mapping[int, int] | None = None) -> Round:
+        made = next_round(lengths)
+        rounds.append(made.lanes)
+        return made
 
     resumed.board.next_round = note  # type: ignore[method-assign]
     assert resumed.run(random.Random(1)) == order[first_round + 1 :]

@@ -48,6 +48,7 @@ class Parts:
         self.cancellation = Cancellation()
         self.intake = Intake(
             lock=self.lock,
+            lanes=[0, 1],
             room=self.room,
             cache=self.cache,
             kept=KeptClips(0),

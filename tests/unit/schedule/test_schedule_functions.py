@@ -13,7 +13,6 @@ from reelstream.schedule import (
     combine_digests,
     deal_to_lanes,
     lane_quotas,
-    next_turn,
     order_spans,
     sample_order,
     window_clips,
@@ -130,12 +129,6 @@ def test_each_sample_is_as_likely_in_first_place() -> None:
     firsts = Counter(sample_order([3] * 4, seed=seed, epoch=0, lane=0, window=0)[0] for seed in range(2400))
     assert len(firsts) == 12
     assert all(140 < number < 260 for number in firsts.values())
-
-
-def test_turns_pass_over_lanes_that_have_ended() -> None:
-    assert next_turn(0, [False, False]) == 0
-    assert next_turn(1, [False, True, True]) == 0
-    assert next_turn(2, [True, True]) is None
 
 
 @given(

@@ -116,22 +116,24 @@ class KnownLane:
     # ------------------------------------------------------------------ what is in a window
 
     def _windows(self) -> Iterator[Window]:
-        """Yield the windows of the lane, from the state's on, as far as its quota goes."""
+        """Yield the windows of the lane, from the state's on, as far as its quota goes.
+
+        A full one comes once it is known whether another clip follows.
+        """
         window: Window | None = None
+        is_full = False
         for ordinal, place in self._places():
             quota = self._host.quota(self._lane)
             if quota is not None and self._num_clips >= quota:
                 if window is not None:
-                    self._former.close()
-                    yield window
-                    window = None
+                    yield self._closed(window, is_last=True)
+                    window, is_full = None, False
                 if not self._host.wait_for_quota(self._lane, self._num_clips):
                     return
             clip = self._clip(self._spans[ordinal], place)
             size_bytes = allocated_bytes(clip.size_bytes)
-            if window is not None and self._former.closes_before(size_bytes):
-                self._former.close()
-                yield window
+            if window is not None and (is_full or self._former.closes_before(size_bytes)):
+                yield self._closed(window)
                 window = None
             if window is None:
                 window = Window(number=self._former.window, span=ordinal, member=place, clips_before=self._num_clips)
@@ -139,12 +141,14 @@ class KnownLane:
             window.clips.append(clip)
             window.end_span, window.end_member = ordinal, place + 1
             self._num_clips += 1
-            if self._former.add(size_bytes):
-                self._former.close()
-                yield window
-                window = None
+            is_full = self._former.add(size_bytes)
         if window is not None:
-            yield window
+            yield self._closed(window, is_last=True)
+
+    def _closed(self, window: Window, *, is_last: bool = False) -> Window:
+        self._former.close()
+        window.is_last = is_last
+        return window
 
     def _places(self) -> Iterator[tuple[int, int]]:
         """Yield (ordinal of the block, place in it) of each clip that is still to come."""

@@ -71,6 +71,7 @@ def open_lane(
         later_cuts=plan.later_cuts,
         known_part=learned.known_part,
         mean_clip_bytes=plan.mean_bytes_of,
+        tells_last=settings.tail == "repeat",
         host=host,
         cancellation=cancellation,
     )

@@ -48,6 +48,8 @@ class StreamingLane:
         later_cuts: Tells where the cuts of an archive begin that come after a span.
         known_part: Gives what was learned of a span that is gone on with.
         mean_clip_bytes: Tells the mean size of a clip of a span's archive.
+        tells_last: Whether a full window is closed only once it is known whether another clip follows: its lane's last
+            one must be known as such.
         host: Where clips and windows go to.
         cancellation: Calls the reading off.
     """
@@ -64,6 +66,7 @@ class StreamingLane:
         later_cuts: Callable[[Span], Sequence[int]],
         known_part: FindKnownPart,
         mean_clip_bytes: Callable[[Span], float],
+        tells_last: bool,
         host: StreamingHost,
         cancellation: Cancellation,
     ) -> None:
@@ -76,10 +79,12 @@ class StreamingLane:
         self._later_cuts = later_cuts
         self._known_part = known_part
         self._mean_clip_bytes = mean_clip_bytes
+        self._tells_last = tells_last
         self._host = host
         self._cancellation = cancellation
         self._reading: SpanReading | None = None
         self._forming: Window | None = None
+        self._is_full = False
         self._recent: list[Window] = []
         self._mark: tuple[int, Mark] | None = None
         self._reports: list[tuple[str, CutReport]] = []
@@ -106,7 +111,7 @@ class StreamingLane:
         if self._forming is not None:
             # Nothing follows: a state at the window's end shall not have the last span read again to find that out.
             self._forming.end_span, self._forming.end_member, self._forming.end_mark = len(self._spans), 0, None
-            self._close_window()
+            self._close_window(is_last=True)
 
     def _read_span(self, ordinal: int) -> bool:
         """Read one span; return False when no more clips are wanted: then no window is forming."""
@@ -204,7 +209,7 @@ class StreamingLane:
         self._cancellation.raise_if_cancelled()
         # Counted in 4 KiB blocks on every machine, so that windows do not depend on the file system.
         size_bytes = allocated_bytes(member.size_bytes)
-        if self._former.closes_before(size_bytes):
+        if self._is_full or self._former.closes_before(size_bytes):
             self._close_window()
         if self._forming is None:
             self._forming = self._new_window(ordinal, num_met - 1)
@@ -235,7 +240,8 @@ class StreamingLane:
                     window.end_mark = self._latest_mark(ordinal)
                 window.end_span, window.end_member = ordinal, num_met
                 self._num_clips += 1
-        if self._former.add(size_bytes):
+        self._is_full = self._former.add(size_bytes)
+        if self._is_full and not self._tells_last:
             self._close_window()
 
     def _new_window(self, ordinal: int, num_before: int) -> Window:
@@ -293,13 +299,15 @@ class StreamingLane:
         quota = self._host.quota(self._lane)
         if quota is None or self._num_clips < quota:
             return True
-        self._close_window()
+        self._close_window(is_last=True)
         return self._host.wait_for_quota(self._lane, self._num_clips)
 
-    def _close_window(self) -> None:
+    def _close_window(self, *, is_last: bool = False) -> None:
         window, self._forming = self._forming, None
+        self._is_full = False
         if window is None:
             return
+        window.is_last = is_last
         window.reports, self._reports = self._reports, []
         self._former.close()
         self._host.close_window(self._lane, window)
