@@ -206,6 +206,8 @@ class Courier:
             self._linger_until_s = now_s + _LINGER_S
             for exchange in under_way:
                 exchange.fail(self._no_more_error(exchange))
+                if run is not None and exchange.given:
+                    self._need_no_more(run, exchange)
             if run is not None:
                 self._store.set(f"{run}/left/{self._place.rank}", reason.encode())
                 self._store.set(f"{run}/left", b"")
@@ -217,7 +219,9 @@ class Courier:
 
     def _has_somebody_left(self, run: str, under_way: list[Exchange]) -> bool:
         # Not asked in the first milliseconds, in which most exchanges end.
-        return any(one.poll_s >= _LONGEST_POLL_S for one in under_way) and self._store.check([f"{run}/left"])
+        now_s = self._clock.monotonic()
+        is_worth_it = any(now_s - one.since_s >= _LONGEST_POLL_S for one in under_way)
+        return is_worth_it and self._store.check([f"{run}/left"])
 
     # ------------------------------------------------------------------ one exchange
 
@@ -225,7 +229,7 @@ class Courier:
         now_s = self._clock.monotonic()
         if exchange.given_up:
             if exchange.given and run is not None:
-                self._take_leave_of(run, exchange)
+                self._need_no_more(run, exchange)
             exchange.is_over = True
         elif run is None:
             exchange.next_poll_s = now_s + _MEETING_POLL_S
@@ -248,19 +252,23 @@ class Courier:
                 own = rank == self._place.rank
                 values.append(exchange.value if own else take_up(self._store, _value_key(run, exchange.name, rank)))
             exchange.succeed(values)
-            self._take_leave_of(run, exchange)
+            if not self._need_no_more(run, exchange):
+                self._not_taken_by_all.append(exchange.name)
         else:
             exchange.next_poll_s = self._clock.monotonic() + exchange.poll_s
             exchange.poll_s = min(2 * exchange.poll_s, _LONGEST_POLL_S)
 
-    def _take_leave_of(self, run: str, exchange: Exchange) -> None:
-        """Note that this rank needs the values no more; the last one clears up. So a run of weeks fills no store."""
-        if self._store.add(f"{run}/taken/{exchange.name}", 1) == self._place.world_size:
+    def _need_no_more(self, run: str, exchange: Exchange) -> bool:
+        """Note that this rank needs the values no more; return whether it was the last one, which clears up.
+
+        So a run of weeks fills no store.
+        """
+        is_last = self._store.add(f"{run}/taken/{exchange.name}", 1) == self._place.world_size
+        if is_last:
             for rank in range(self._place.world_size):
                 clear_away(self._store, _value_key(run, exchange.name, rank))
             self._store.delete_key(f"{run}/taken/{exchange.name}")
-        else:
-            self._not_taken_by_all.append(exchange.name)
+        return is_last
 
     def _survey(self, run: str, exchange: Exchange) -> None:
         """Look at those that have given nothing: do they live?"""
