@@ -57,18 +57,21 @@ def checkpoint_bytes(*, num_saved: int, num_trained: int, weights_only: bool = F
     return WEIGHT_BYTES * num_saved + moments_bytes + _SMALL_FILES_BYTES
 
 
-def checkpoint_costs(loaded: LoadedModel, model: ModelOptions, checkpoints: CheckpointOptions) -> list[CheckpointCost]:
+def checkpoint_costs(
+    loaded: LoadedModel, model: ModelOptions, checkpoints: CheckpointOptions, *, num_ranks: int = 1
+) -> list[CheckpointCost]:
     """Return the ways in which a run could save this model, its own first, the others from the largest on.
 
     Args:
         loaded: The model, with its adapters where it has some.
         model: What was asked for.
         checkpoints: How the run saves it.
+        num_ranks: Processes that train it, each with generators of its own.
     """
     own = CheckpointCost(
         name=_name(model, checkpoints),
         set_by=(),
-        size_bytes=checkpoint_size_bytes(loaded, checkpoints),
+        size_bytes=checkpoint_size_bytes(loaded, checkpoints, num_ranks=num_ranks),
         can_resume=not checkpoints.weights_only,
     )
     others = [

@@ -23,7 +23,14 @@ from reelstream.train.options import (
     TrainOptions,
     saved_weights,
 )
-from reelstream.train.saving import Progress, checkpoint_contents, checkpoint_size_bytes, restore
+from reelstream.train.rank_state import RankState
+from reelstream.train.saving import (
+    Progress,
+    checkpoint_contents,
+    checkpoint_size_bytes,
+    gather_model_state,
+    restore,
+)
 from reelstream.train.state import weights_of
 from reelstream.types import Position
 from train_kit import SMALLEST, TEXTS, make_sample, smallest_model
@@ -40,18 +47,7 @@ def base_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def save_model(loaded: LoadedModel, parent: Path) -> Path:
-    contents = checkpoint_contents(
-        loaded,
-        torch.optim.AdamW(loaded.model.parameters()),
-        options=TrainOptions(),
-        progress=Progress(),
-        data_state={},
-        run_state={},
-        checkpoints=CheckpointOptions(weights_only=True),
-    )
-    store = CheckpointStore(parent, keep=1)
-    store.open()
-    return store.save(contents).folder
+    return save(loaded, torch.optim.AdamW(loaded.model.parameters()), parent, weights_only=True)
 
 
 def published(base: Path, **changes: Any) -> ModelOptions:
@@ -79,14 +75,16 @@ def train(loaded: LoadedModel, optimizer: torch.optim.Optimizer, num_steps: int 
 
 
 def save(loaded: LoadedModel, optimizer: torch.optim.Optimizer, folder: Path, **options: Any) -> Path:
+    checkpoints = CheckpointOptions(**options)
     contents = checkpoint_contents(
         loaded,
-        optimizer,
+        gather_model_state(loaded, optimizer, checkpoints),
         options=TrainOptions(),
         progress=PROGRESS,
+        ranks=[RankState.here(data_state={}, run_state={})],
         data_state={},
         run_state={},
-        checkpoints=CheckpointOptions(**options),
+        checkpoints=checkpoints,
     )
     store = CheckpointStore(folder, keep=1)
     store.open()
