@@ -57,7 +57,9 @@ def one_is(sign: signal.Signals, victim: int) -> Callable[[int], object]:
                 os.kill(os.getpid(), sign)
             values_of(ranks, "later")
         except ReelstreamError as error:
-            return [type(error).__name__, error.fact, time.monotonic() - started_s]
+            wait_s = time.monotonic() - started_s
+            ranks.leave(error.fact)
+            return [type(error).__name__, error.fact, wait_s]
         return "nothing happened"
 
     return scenario

@@ -24,6 +24,7 @@ from reelstream.ranks import (
 )
 from reelstream.ranks.process import node_name
 from reelstream.telemetry import Telemetry
+from reelstream.units import count
 
 if TYPE_CHECKING:
     from torch.distributed import Store  # type: ignore[attr-defined]
@@ -119,7 +120,8 @@ def _own_client(stated: StatedPlace, environment: Mapping[str, str]) -> Store:
     if dist.is_available() and dist.is_initialized():
         if dist.get_world_size() != stated.world_size:
             raise ConfigError(
-                f"torch.distributed has {dist.get_world_size()} processes, and world_size={stated.world_size} was given"
+                f"torch.distributed has {count(dist.get_world_size(), 'process', 'processes')}, "
+                f"and world_size={stated.world_size} was given"
             )
         return _clone_of_default_store()
     address, port = environment.get("MASTER_ADDR", ""), environment.get("MASTER_PORT", "")

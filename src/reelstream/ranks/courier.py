@@ -7,8 +7,8 @@ Keys, below the run's name (see `meeting`):
 
 ```
 beat/<rank>              JSON: process, number that grows every two seconds
-left                     there once any rank has left
-left/<rank>              the reason
+gone                     there once any rank has left or was found lost
+gone/<rank>              what has become of it, in words that follow its name
 value/<name>/<rank>      what a rank gave (further pieces: see `store`)
 taken/<name>             how many ranks need the values of this exchange no more; the last one deletes them and this
 ```
@@ -34,6 +34,8 @@ _MEETING_POLL_S = 0.1
 # How long a rank that leaves in good order stays for those who have not read its last values yet: where it holds the
 # store, they could not any more.
 _LINGER_S = 3.0
+# The same where a rank was lost: all are to learn of that, and values may never be taken.
+_LINGER_AFTER_LOSS_S = 0.5
 _REMEMBERED_EXCHANGES = 64
 _HINT = (
     "the cause is in that rank's own output; the run can be resumed from its last checkpoint, on any number of ranks "
@@ -107,6 +109,7 @@ class Courier:
         self._under_way: list[Exchange] = []
         self._leaving: str | None = None
         self._linger_until_s: float | None = None
+        self._has_lost = False
         self._not_taken_by_all: collections.deque[str] = collections.deque(maxlen=_REMEMBERED_EXCHANGES)
         self._failure: Exception | None = None
         self._num_beats = 0
@@ -167,9 +170,9 @@ class Courier:
         self._beat_if_due()
         if leaving is not None:
             return self._leave(run, leaving, under_way)
-        somebody_left = run is not None and bool(under_way) and self._has_somebody_left(run, under_way)
+        somebody_gone = run is not None and bool(under_way) and self._is_somebody_gone(run, under_way)
         for exchange in under_way:
-            self._advance(run, exchange, somebody_left)
+            self._advance(run, exchange, somebody_gone)
         with self._lock:
             self._under_way = [one for one in self._under_way if not one.is_over]
             return self._next_round_s()
@@ -203,29 +206,33 @@ class Courier:
         """Tell the others; return the seconds until the next round, if there is one."""
         now_s = self._clock.monotonic()
         if self._linger_until_s is None:
-            self._linger_until_s = now_s + _LINGER_S
+            self._linger_until_s = now_s + (_LINGER_AFTER_LOSS_S if self._has_lost else _LINGER_S)
             for exchange in under_way:
                 exchange.fail(self._no_more_error(exchange))
                 if run is not None and exchange.given:
                     self._need_no_more(run, exchange)
             if run is not None:
-                self._store.set(f"{run}/left/{self._place.rank}", reason.encode())
-                self._store.set(f"{run}/left", b"")
+                self._tell_gone(run, self._place.rank, f"has left: {reason};")
         taken = [name for name in self._not_taken_by_all if not self._store.check([f"{run}/taken/{name}"])]
         for name in taken:
             self._not_taken_by_all.remove(name)
-        self.has_ended = not self._not_taken_by_all or now_s >= self._linger_until_s
+        nothing_to_stay_for = not self._not_taken_by_all and not self._has_lost
+        self.has_ended = nothing_to_stay_for or now_s >= self._linger_until_s
         return _LONGEST_POLL_S
 
-    def _has_somebody_left(self, run: str, under_way: list[Exchange]) -> bool:
+    def _tell_gone(self, run: str, rank: int, fate: str) -> None:
+        self._store.set(f"{run}/gone/{rank}", fate.encode())
+        self._store.set(f"{run}/gone", b"")
+
+    def _is_somebody_gone(self, run: str, under_way: list[Exchange]) -> bool:
         # Not asked in the first milliseconds, in which most exchanges end.
         now_s = self._clock.monotonic()
         is_worth_it = any(now_s - one.since_s >= _LONGEST_POLL_S for one in under_way)
-        return is_worth_it and self._store.check([f"{run}/left"])
+        return is_worth_it and self._store.check([f"{run}/gone"])
 
     # ------------------------------------------------------------------ one exchange
 
-    def _advance(self, run: str | None, exchange: Exchange, somebody_left: bool) -> None:
+    def _advance(self, run: str | None, exchange: Exchange, somebody_gone: bool) -> None:
         now_s = self._clock.monotonic()
         if exchange.given_up:
             if exchange.given and run is not None:
@@ -242,7 +249,7 @@ class Courier:
                 exchange.given = True
             if now_s >= exchange.next_poll_s:
                 self._poll(run, exchange)
-            if not exchange.is_over and (somebody_left or now_s >= exchange.next_survey_s):
+            if not exchange.is_over and (somebody_gone or now_s >= exchange.next_survey_s):
                 self._survey(run, exchange)
 
     def _poll(self, run: str, exchange: Exchange) -> None:
@@ -281,17 +288,19 @@ class Courier:
             fate = self._fate_of(run, rank, exchange)
             # Looked at once more: it may have given its value, and then gone in good order.
             if fate is not None and is_missing(rank):
+                # Told to all, so that they end with the same words, before this rank's end tears down what connects
+                # them.
+                self._tell_gone(run, rank, fate)
                 exchange.fail(self._lost_error(exchange, rank, fate))
-                # Some never take what was given: there is nothing to stay for.
-                self._not_taken_by_all = collections.deque(maxlen=0)
+                self._has_lost = True
                 return
         exchange.next_survey_s = self._clock.monotonic() + self._patience.survey_s
 
     def _fate_of(self, run: str, rank: int, exchange: Exchange) -> str | None:
         """Return what has become of a rank, in words that follow its name; None where it may still come."""
         now_s = self._clock.monotonic()
-        if self._store.check([f"{run}/left/{rank}"]):
-            return f"has left: {self._store.get(f'{run}/left/{rank}').decode(errors='replace')};"
+        if self._store.check([f"{run}/gone/{rank}"]):
+            return self._store.get(f"{run}/gone/{rank}").decode(errors="replace")
         if not self._store.check([f"{run}/beat/{rank}"]):
             return self._never_came() if now_s - exchange.since_s >= self._patience.first_seen_within_s else None
         beat = self._store.get(f"{run}/beat/{rank}")

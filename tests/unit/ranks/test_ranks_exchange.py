@@ -198,6 +198,23 @@ def test_a_rank_that_has_left_tells_why_to_those_who_wait_for_it() -> None:
         assert "rank 2 of 3 has left: the disk is full" in exchange.lost.fact
 
 
+def test_whoever_finds_a_rank_lost_tells_all() -> None:
+    world = World(3)
+    world.exchange_all("first")
+    world.alive -= {2}
+    first = lost(world)
+    later = world.give(1, "a", b"")
+    world.turn(0.05)
+    world.turn(0.05)
+    assert later.lost is not None
+    assert later.lost.fact == first.fact.replace("rank 0", "rank 1")
+    world.ranks[0].leave(first.fact)
+    world.turn(0.1)
+    assert not world.courier(0).has_ended, "it may hold what connects the others"
+    world.turn(0.5)
+    assert world.courier(0).has_ended
+
+
 def test_what_a_rank_gave_before_it_left_or_died_counts() -> None:
     world = World(2)
     world.exchange_all("first")
