@@ -7,5 +7,6 @@ the ranks of a node share them, however their lanes are dealt. Clips still pass 
 
 from reelstream.prefetch.downloads.archives import ARCHIVE_FOLDER, Downloads
 from reelstream.prefetch.downloads.files import DownloadedFile, file_name_of
+from reelstream.prefetch.downloads.first import DownloadFirst
 
-__all__ = ["ARCHIVE_FOLDER", "DownloadedFile", "Downloads", "file_name_of"]
+__all__ = ["ARCHIVE_FOLDER", "DownloadFirst", "DownloadedFile", "Downloads", "file_name_of"]
