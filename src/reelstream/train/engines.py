@@ -7,7 +7,7 @@ the ranks' sums, and the weights in one piece where somebody needs them so.
 from __future__ import annotations
 
 import contextlib
-import warnings
+import inspect
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
@@ -83,6 +83,20 @@ class OneRankEngine:
         return contextlib.nullcontext()
 
 
+class _WithIdleParameter(torch.nn.Module):
+    """A module beside a parameter that nobody uses: where DDP looks for some and finds none, each rank warns."""
+
+    def __init__(self, module: StepModule, device: torch.device) -> None:
+        super().__init__()
+        self.module = module
+        self.idle = torch.nn.Parameter(torch.zeros(1, device=device))
+
+    def forward(self, batch: dict[str, Tensor]) -> Tensor | None:
+        """See `StepModule`."""
+        losses: Tensor | None = self.module(batch)
+        return losses
+
+
 class ReplicatedEngine(OneRankEngine):
     """DDP: each rank holds the whole model, and gradients are averaged."""
 
@@ -91,24 +105,19 @@ class ReplicatedEngine(OneRankEngine):
     def __init__(self, module: StepModule, *, num_ranks: int, device: torch.device) -> None:
         super().__init__(module)
         self.num_ranks = num_ranks
+        # Buffers are tables of positions, the same everywhere; what says so has another name from torch 2.13 on.
+        known = inspect.signature(DistributedDataParallel).parameters
+        leave_buffers = {"forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers": False}
         self._replicas = DistributedDataParallel(
-            module,
+            _WithIdleParameter(module, device),
             device_ids=[device.index] if device.type == "cuda" else None,
-            # They are tables of positions, the same everywhere.
-            broadcast_buffers=False,
             # Without it DDP sorts its buckets anew after the first step of each process, and sums of more than two
-            # ranks come out otherwise in the last bit: a resumed run would not be the quiet one. It also takes batches
-            # that leave a part of the model out.
+            # ranks come out otherwise in the last bit: a resumed run would not be the quiet one (seen with four). It
+            # also takes batches that leave a part of the model out.
             find_unused_parameters=True,
+            **leave_buffers,
         )
         self._module = self._replicas
-
-    def losses(self, batch: dict[str, Tensor]) -> Tensor:
-        """See `Engine`."""
-        with warnings.catch_warnings():
-            # It says that nothing was left out; see above.
-            warnings.filterwarnings("ignore", message="find_unused_parameters=True was specified")
-            return super().losses(batch)
 
     def accumulating(self, *, more: bool) -> contextlib.AbstractContextManager[None]:
         """See `Engine`."""
