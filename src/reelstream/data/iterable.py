@@ -16,6 +16,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from reelstream.cache import DiskBudget
 from reelstream.cancel import Cancelled
+from reelstream.catalog import SplitSide
 from reelstream.data.epoch_pass import EpochPass
 from reelstream.data.sample import Sample, make_sample
 from reelstream.data.states import STATE_VERSION, merge_states
@@ -75,7 +76,12 @@ class StreamingVideoDataset(IterableDataset[Sample]):
         block_size: The most bytes of neighbours that are read as one block.
         parts: Into how many parts each subset is divided.
         epochs_per_part: Epochs on a part before the next one's turn.
+        streaming_mode: False downloads all archives before the first sample, and reads them from disk.
         keep_clips: Whether clips that fit stay on disk for the epochs to come.
+        split: Which clips are taken: `all`, those for `training`, or those `held_out` from it.
+        held_out_share: Hold out about this share of the clips, by their file names.
+        held_out_clips: Hold out so many clips instead.
+        held_out_samples: Of a `held_out` split, take no more samples than this.
         frames: Which frames are decoded.
         media: What a sample holds of its clip: `frames`, its own `bytes`, or the `path` of a file.
         check: How a clip is looked at that is handed out as bytes or path: `decode`, `open`, or `none`.
@@ -118,7 +124,12 @@ class StreamingVideoDataset(IterableDataset[Sample]):
         block_size: int | str = _Defaults.block_size,
         parts: int = _Defaults.parts,
         epochs_per_part: int = _Defaults.epochs_per_part,
+        streaming_mode: bool = _Defaults.streaming_mode,
         keep_clips: bool = _Defaults.keep_clips,
+        split: SplitSide = _Defaults.split,
+        held_out_share: float | None = _Defaults.held_out_share,
+        held_out_clips: int | None = _Defaults.held_out_clips,
+        held_out_samples: int | None = _Defaults.held_out_samples,
         frames: FrameSampling | None = None,
         media: MediaKind = _Defaults.media,
         check: MediaCheck = _Defaults.check,
@@ -156,7 +167,12 @@ class StreamingVideoDataset(IterableDataset[Sample]):
             block_size=parse_bytes(block_size),
             parts=parts,
             epochs_per_part=epochs_per_part,
+            streaming_mode=streaming_mode,
             keep_clips=keep_clips,
+            split=split,
+            held_out_share=held_out_share,
+            held_out_clips=held_out_clips,
+            held_out_samples=held_out_samples,
             frames=frames or FrameSampling(),
             media=media,
             check=check,
@@ -188,6 +204,7 @@ class StreamingVideoDataset(IterableDataset[Sample]):
         ranks: Ranks | None = None,
         token: str | bool | None = None,
         progress: Callable[[int], None] | None = None,
+        clip_account: str = "clips",
     ) -> Self:
         """Return a dataset of the given options.
 
@@ -200,6 +217,8 @@ class StreamingVideoDataset(IterableDataset[Sample]):
                 closed.
             token: For the Hub.
             progress: Called with the bytes of annotations that were just read.
+            clip_account: The part of a shared budget that clips take; where room is set aside for it, they take no
+                more.
         """
         dataset = cls.__new__(cls)
         IterableDataset.__init__(dataset)
@@ -208,6 +227,7 @@ class StreamingVideoDataset(IterableDataset[Sample]):
         dataset._set_up(options, telemetry, budget, token=token, progress=progress)  # noqa: SLF001 - its own
         dataset._shares_budget = shares_budget  # noqa: SLF001 - its own
         dataset._ranks = ranks  # noqa: SLF001 - its own
+        dataset._clip_account = clip_account  # noqa: SLF001 - its own
         return dataset
 
     def _set_up(
@@ -236,6 +256,7 @@ class StreamingVideoDataset(IterableDataset[Sample]):
         self._process = os.getpid()
         self._asked_place = asked_place
         self._ranks: Ranks | None = None
+        self._clip_account = "clips"
 
     # ------------------------------------------------------------------ the dataset
 
@@ -325,6 +346,8 @@ class StreamingVideoDataset(IterableDataset[Sample]):
         self._called_off = True
         for current in list(self._passes.values()):
             current.pipeline.cancel()
+        if self._session is not None:
+            self._session.call_off()
 
     def __enter__(self) -> Self:
         return self
@@ -509,6 +532,7 @@ class StreamingVideoDataset(IterableDataset[Sample]):
                 ranks=self._ranks or self._found_ranks(),
                 token=self._token,
                 progress=self._progress,
+                clip_account=self._clip_account,
             )
             self._session = session
             # A script that ends without closing leaves no clips behind all the same.

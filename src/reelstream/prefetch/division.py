@@ -29,6 +29,7 @@ class ClipDivision:
     Args:
         options: What to stream.
         budget: The node's, as this rank books it.
+        account: Of clips; where room is set aside for it, that is the clip budget.
         folder: Where clips lie.
         tidy: Called before the clip budget is measured: removes what nobody uses.
         together: The ranks.
@@ -39,12 +40,14 @@ class ClipDivision:
         options: StreamOptions,
         budget: DiskBudget,
         *,
+        account: str,
         folder: Path,
         tidy: Callable[[], None],
         together: Together,
     ) -> None:
         self._options = options
         self._budget = budget
+        self._account = budget.account(account)
         self._folder = folder
         self._tidy = tidy
         self._together = together
@@ -72,7 +75,7 @@ class ClipDivision:
 
     def _measure(self) -> int:
         self._tidy()
-        clip_budget_bytes = self._budget.account("clips").available_bytes
+        clip_budget_bytes = self._account.set_aside_bytes or self._account.available_bytes
         if clip_budget_bytes < LEAST_CLIP_BUDGET_BYTES:
             used = ", ".join(
                 f"{name} {format_bytes(size_bytes)}"

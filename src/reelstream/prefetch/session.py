@@ -23,9 +23,10 @@ from reelstream.cancel import Cancellation
 from reelstream.catalog import Catalog, SubsetLayout, catalog_folder, select_subsets
 from reelstream.errors import ConfigError, ReelstreamError, StateError
 from reelstream.indexes import INDEX_FOLDER, IndexStore, set_aside_bytes
-from reelstream.indexes.sources import CancellableSource
+from reelstream.indexes.sources import CancellableSource, RangedFile
 from reelstream.prefetch.catalogs import opened_catalog, remove_unused
-from reelstream.prefetch.division import ClipDivision
+from reelstream.prefetch.division import LEAST_CLIP_BUDGET_BYTES, ClipDivision
+from reelstream.prefetch.downloads import DownloadFirst
 from reelstream.prefetch.learned import IndexKeeper
 from reelstream.prefetch.learned_exchange import exchange_learned
 from reelstream.prefetch.options import StreamOptions
@@ -39,7 +40,7 @@ from reelstream.prefetch.state import EpochSettings, EpochState, SpanSettings, T
 from reelstream.prefetch.together import Together
 from reelstream.prefetch.values import PipelineOptions
 from reelstream.ranks import OneRank, Ranks
-from reelstream.schedule import RankShare, WindowLimits, lane_quotas
+from reelstream.schedule import WindowLimits, lane_quotas
 from reelstream.telemetry import Telemetry, events
 from reelstream.transport import HubClient, RemoteFile
 from reelstream.types import Archive, ContainerKind, Repository, RepositoryFile, Span, SpanKind
@@ -62,6 +63,7 @@ class StreamSession:
         ranks: The processes that share the dataset, which all open it together; None where this one is alone.
         token: For the Hub; None takes the one that is logged in, False none.
         progress: Called with the bytes of annotations that were just read.
+        clip_account: The part of the budget that clips take; where room is set aside for it, they take no more.
 
     Raises:
         RankLostError: Where another rank is lost, or could not open it.
@@ -80,6 +82,7 @@ class StreamSession:
         ranks: Ranks | None = None,
         token: str | bool | None = None,
         progress: Callable[[int], None] | None = None,
+        clip_account: str = "clips",
     ) -> None:
         self.options = options
         self.telemetry = telemetry
@@ -109,7 +112,19 @@ class StreamSession:
             self.repository: Repository = self._same_repository()
             names, named_parts = split_parts(options.subsets, self.repository, num_parts=options.parts)
             self.layouts: tuple[SubsetLayout, ...] = tuple(select_subsets(self.repository, names, options.annotations))
-            self._cache = ClipCache(self.folder.path, budget.account("clips"))
+            self._files: dict[str, RemoteFile] = {}
+            self._files_lock = threading.Lock()
+            self._download_first = DownloadFirst.claimed(
+                [archive for layout in self.layouts for archive in layout.archives],
+                self.repository,
+                options,
+                open_file=self._remote_file,
+                budget=budget,
+                least_others_bytes=FOLDERS_BYTES + LEAST_CLIP_BUDGET_BYTES,
+                together=self.together,
+                telemetry=telemetry,
+            )
+            self._cache = ClipCache(self.folder.path, budget.account(clip_account))
             self._cache.take_over(self.folder.survivors)
             # Their room is given back: whoever shares the budget, or opens this dataset anew, has it then.
             stack.callback(self._cache.clear)
@@ -121,7 +136,7 @@ class StreamSession:
             if not self.together.is_first_on_node:
                 # Made by one rank, it is there for the others.
                 self.together.tell("catalog", None)
-            self.catalog: Catalog = stack.enter_context(
+            catalog = stack.enter_context(
                 opened_catalog(
                     self.layouts,
                     options.cache_dir / CATALOG_FOLDER,
@@ -133,6 +148,7 @@ class StreamSession:
             )
             if self.together.is_first_on_node:
                 self.together.tell("catalog", None)
+            self.catalog: Catalog = stack.enter_context(catalog.on_side(options.clip_split))
             self._indexes = stack.enter_context(self._opened_indexes())
             parts_of = {layout.name: parts for layout, parts in zip(self.layouts, named_parts, strict=True) if parts}
             self._planner = SpanPlanner(
@@ -145,11 +161,14 @@ class StreamSession:
                 world_size=self.together.place.world_size,
             )
             self._division = ClipDivision(
-                options, budget, folder=self.folder.path, tidy=self._remove_unused_catalogs, together=self.together
+                options,
+                budget,
+                account=clip_account,
+                folder=self.folder.path,
+                tidy=self._remove_unused_catalogs,
+                together=self.together,
             )
             self._keeper = IndexKeeper(self._indexes, keep_cuts=options.parts > 1, telemetry=telemetry)
-            self._files: dict[str, RemoteFile] = {}
-            self._files_lock = threading.Lock()
             self._running: EpochPipeline | None = None
             self._spans_before: SpanSettings | None = None
             self._kept = KeptClips(0)
@@ -179,6 +198,7 @@ class StreamSession:
 
     def start_of(self, epoch: int) -> EpochState:
         """Return the state before the first sample of an epoch: as rank 0 chooses it, on all ranks at the same time."""
+        self.download()
         self._exchange_learned()
         # All ranks must take part in it.
         clip_budget_bytes = self.clip_budget_bytes
@@ -199,6 +219,7 @@ class StreamSession:
             epoch=epoch,
             shuffle=options.shuffle,
             limit=options.limit,
+            split=str(options.clip_split),
             spans=spans,
             tail=self._tail(),
             num_lanes=num_lanes,
@@ -247,6 +268,7 @@ class StreamSession:
             seed=options.seed,
             shuffle=options.shuffle,
             limit=options.limit,
+            split=str(options.clip_split),
         )
         state.check(now)
         share_of(state, self.together.share)
@@ -282,6 +304,7 @@ class StreamSession:
             BudgetTooSmallError: Where the state's windows do not fit the disk budget.
         """
         options, settings = self.options, state.settings
+        self.download()
         if self._running is not None:
             self._running.close()
         plan = self._planner.plan(settings)
@@ -297,7 +320,7 @@ class StreamSession:
                 num_spans=sum(len(plan.lanes[lane]) for lane in state.share.lanes(settings.num_lanes)),
                 num_lanes=settings.num_lanes,
                 resumed_at=state.num_consumed,
-                needed_bytes=self._needed_bytes(plan, state.share) if settings.limit is None else 0,
+                needed_bytes=self._needed_bytes(plan, state),
             )
         )
         self._running = EpochPipeline(
@@ -338,8 +361,8 @@ class StreamSession:
         """
         books = state.books
         # A clip that two ranks have met was delivered by both: the second time as a repeat.
-        twice = max(0, books.delivered + books.quarantined - self.catalog.num_samples) if over else 0
-        missing = self.catalog.num_samples - books.delivered - books.quarantined + twice
+        twice = max(0, books.delivered + books.quarantined - self.catalog.num_taken_samples) if over else 0
+        missing = self.catalog.num_taken_samples - books.delivered - books.quarantined + twice
         limit = state.settings.limit
         limited = limit is not None and sum(lane.clips for lane in state.lanes) >= limit
         reason: str | None = "not_seen"
@@ -348,6 +371,10 @@ class StreamSession:
         elif over:
             # Which clips the other parts hold, and which nobody does, is known only once all of them were read.
             reason = "other_parts" if state.settings.spans.part_of else None
+        left_out = {} if reason is None or not missing else {reason: missing}
+        other_side = self.catalog.num_samples - self.catalog.num_taken_samples
+        if other_side:
+            left_out["held_out" if self.options.split == "training" else "trained_on"] = other_side
         return events.EpochBooked(
             epoch=state.settings.epoch,
             num_catalog=self.catalog.num_samples,
@@ -355,7 +382,7 @@ class StreamSession:
             num_repeated=books.repeated + twice,
             num_quarantined=books.quarantined,
             num_without_media=missing if reason is None else 0,
-            left_out={} if reason is None or not missing else {reason: missing},
+            left_out=left_out,
             order_digest=state.order_digest,
         )
 
@@ -365,7 +392,12 @@ class StreamSession:
         """Yield published bytes of an archive. See `ArchiveSource`."""
         return self._file(archive).read(first_byte, end_byte, cancellation)
 
-    def _file(self, archive: Archive) -> RemoteFile:
+    def _file(self, archive: Archive) -> RangedFile:
+        if self._download_first is not None and self._download_first.is_done:
+            return self._download_first.open(archive)
+        return self._remote_file(archive)
+
+    def _remote_file(self, archive: Archive) -> RemoteFile:
         with self._files_lock:
             file = self._files.get(archive.path)
             if file is None:
@@ -398,6 +430,24 @@ class StreamSession:
         source = CancellableSource(self._file(archive), Cancellation())
         directory = read_directory(Container.of(archive), source)
         return None if directory is None else directory.index
+
+    def download(self) -> None:
+        """Have all archives on disk where nothing shall be streamed, else do nothing; all ranks at the same time.
+
+        The first epoch does it by itself; call it before to have it done where an interrupt is heard.
+
+        Raises:
+            HubError: Where an archive cannot be had.
+            DiskError: Where one cannot be written.
+            Cancelled: Where `call_off` was called meanwhile.
+        """
+        if self._download_first is not None:
+            self._download_first.run()
+
+    def call_off(self) -> None:
+        """Call off a download that is under way in another thread."""
+        if self._download_first is not None:
+            self._download_first.call_off()
 
     # ------------------------------------------------------------------ the other ranks
 
@@ -483,6 +533,20 @@ class StreamSession:
             return settings.spans.kind is SpanKind.BLOCK
         return self.options.spans in {"auto", "block"}
 
+    def unknown_archives(self) -> list[Archive]:
+        """Return the archives of which it is not known here where all their members lie."""
+        return self._planner.unknown_archives()
+
+    @property
+    def learning_command(self) -> str:
+        """What a person types to learn it."""
+        return self._planner.learning_command
+
+    def known_indexes(self) -> list[tuple[Archive, ArchiveIndex]]:
+        """Return the indexes that are whole, of archives that an index is kept of."""
+        found = ((archive, self._indexes.find(archive)) for archive in self._indexed_archives)
+        return [(archive, index) for archive, index in found if index is not None]
+
     @property
     def mean_epoch_samples(self) -> float:
         """Samples of an epoch on average: those of the catalog, or the share of them that parts and limit take."""
@@ -533,12 +597,19 @@ class StreamSession:
         for file in self._kept.give_up(self._kept.used_bytes):
             self._cache.delete(file)
 
-    def _needed_bytes(self, plan: EpochPlan, share: RankShare) -> int:
-        """Return the bytes that this rank fetches in an epoch: those of spans, or of clips that are not on disk."""
-        spans = [span for lane in share.lanes(len(plan.lanes)) for span in plan.lanes[lane]]
+    def _needed_bytes(self, plan: EpochPlan, state: EpochState) -> int:
+        """Return the bytes that an epoch fetches, by this rank: those of spans, or of clips that are not on disk.
+
+        Of archives on disk, what was fetched for it before it began; 0 where it cannot be known beforehand.
+        """
+        if self._download_first is not None:
+            return self._download_first.take_fetched_bytes()
+        if state.settings.limit is not None:
+            return 0
+        lanes = [plan.lanes[lane] for lane in state.share.lanes(len(plan.lanes))]
         if not plan.known:
-            return sum(span.size_bytes for span in spans)
-        return sum(self._needed_bytes_of(span, plan) for span in spans)
+            return sum(span.size_bytes for lane in lanes for span in lane)
+        return sum(self._needed_bytes_of(span, plan) for lane in lanes for span in lane)
 
     def _needed_bytes_of(self, span: Span, plan: EpochPlan) -> int:
         missing = [row for row, clip in zip(span.rows, span.clips, strict=True) if clip not in self._kept]

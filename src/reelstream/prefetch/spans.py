@@ -219,8 +219,13 @@ class SpanPlanner:
                 "set parts to fewer, or cut_size to less",
             )
 
+    def unknown_archives(self) -> list[Archive]:
+        """Return the archives of which it is not known where all members lie."""
+        return [archive for archive in self._archives if self._index(archive) is None]
+
     @property
-    def _learning_command(self) -> str:
+    def learning_command(self) -> str:
+        """What a person types to learn it."""
         options = self._options
         words = ["reelstream", "index", options.repo_id, "--cache-dir", str(options.cache_dir)]
         if options.endpoint is not None:
@@ -228,12 +233,12 @@ class SpanPlanner:
         return shlex.join(words)
 
     def _unknown_members(self) -> ConfigError:
-        unknown = [archive for archive in self._archives if self._index(archive) is None]
+        unknown = self.unknown_archives()
         names = ", ".join(archive.path for archive in unknown[:3]) + (", …" if len(unknown) > 3 else "")
         return ConfigError(
             f"spans is block, and the members of {len(unknown)} of {len(self._archives)} archives are not known here "
             f"({names})",
-            f"learn them by `{self._learning_command}`, or set spans to auto: an epoch of archives or "
+            f"learn them by `{self.learning_command}`, or set spans to auto: an epoch of archives or "
             "cuts learns them in passing",
         )
 
@@ -283,7 +288,7 @@ class SpanPlanner:
                 "the epoch takes blocks of members that archive indexes name, and "
                 + ("these indexes are not here" if known is None else "the indexes here name other ones"),
                 f"put the indexes that were saved with the state into the cache folder, or learn them anew by "
-                f"`{self._learning_command}`; or start the epoch anew",
+                f"`{self.learning_command}`; or start the epoch anew",
             )
         return known.blocks
 

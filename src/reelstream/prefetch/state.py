@@ -1,7 +1,7 @@
 """The state of an epoch: what the trainer has consumed, small enough to lie beside every checkpoint.
 
 ```json
-{"version": 2, "catalog": "<fingerprint>", "seed": 0, "epoch": 2, "shuffle": true, "limit": null,
+{"version": 2, "catalog": "<fingerprint>", "seed": 0, "epoch": 2, "shuffle": true, "limit": null, "split": "all",
  "spans": {"kind": "cut", "cut_bytes": 25000000, "block_bytes": null, "parts": 1, "part_of": {},
            "part_rule": "bytes", "known": null, "entry_rule": 1},
  "tail": "skip", "window_clips": 12, "window_bytes": 416666666, "turn": 3,
@@ -160,6 +160,8 @@ class EpochSettings:
     epoch: int
     shuffle: bool
     limit: int | None
+    split: str = "all"
+    """Which side of which split of the clips; see `Split`."""
     spans: SpanSettings
     tail: Tail
     num_lanes: int
@@ -228,6 +230,8 @@ class EpochState:
     def to_json(self) -> dict[str, Any]:
         """Return the state as JSON values."""
         settings = dataclasses.asdict(self.settings)
+        # A plain string: what is pickled beside weights must load where classes are refused.
+        settings["spans"]["kind"] = self.settings.spans.kind.value
         del settings["num_lanes"]
         return {
             "version": STATE_VERSION,
