@@ -69,6 +69,8 @@ class StreamOptions:
     """Into how many parts each subset is divided, to be trained on one after the other."""
     epochs_per_part: int = 1
     """Epochs on a part before the next one's turn."""
+    streaming_mode: bool = True
+    """Whether archives are streamed; else all of them are downloaded before the first sample, and read from disk."""
     keep_clips: bool = True
     """Whether clips that fit the budget beside the moving windows stay on disk for the epochs to come."""
     split: SplitSide = "all"
