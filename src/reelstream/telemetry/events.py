@@ -235,6 +235,29 @@ class CheckpointSaved(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CheckpointPushed(Event):
+    """A checkpoint is whole at the place that `remote.push` names."""
+
+    step: int
+    size_bytes: int
+    """Of the checkpoint and what lies beside it."""
+    wait_s: float
+    """Seconds in the background; training goes on meanwhile."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PushFailed(Event):
+    """A push failed; it is made again, with a newer checkpoint where there is one by then."""
+
+    step: int
+    reason: str
+    attempt: int
+    """How many failed in a row."""
+    wait_s: float
+    """Seconds until the next one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Evaluated(Event):
     """Held-out samples were scored."""
 

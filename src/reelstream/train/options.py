@@ -177,6 +177,9 @@ class TrainOptions:
     """Of the initial weights and of dropout."""
     num_threads: int | None = None
     """Threads of torch on the CPU; None leaves torch's own choice."""
+    max_time: Seconds | None = None
+    """Seconds from the start of the process to its end, such as `11h`: the run saves a checkpoint and leaves in time
+    for that; None does not."""
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "accumulate"):
@@ -184,6 +187,7 @@ class TrainOptions:
         for name in ("max_steps", "num_threads"):
             value = getattr(self, name)
             _require(value is None or value >= 1, f"train.{name} must be at least 1, not {value}")
+        _require(self.max_time is None or self.max_time > 0, f"train.max_time must be above 0, not {self.max_time}")
         _require(self.warmup_steps >= 0, f"train.warmup_steps must not be negative: {self.warmup_steps}")
         for name in ("learning_rate", "max_grad_norm"):
             value = getattr(self, name)

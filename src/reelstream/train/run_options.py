@@ -9,6 +9,7 @@ from pathlib import Path
 from reelstream.errors import ConfigError
 from reelstream.prefetch.options import StreamOptions
 from reelstream.train.options import CheckpointOptions, EvaluationOptions, ModelOptions, TrainOptions, saved_weights
+from reelstream.train.remote.options import RemoteOptions
 from reelstream.units import ByteRate, ByteSize, Seconds
 
 _LARGE_BUDGET_BYTES = 10**9
@@ -46,6 +47,8 @@ class RunOptions:
     """When it is saved."""
     evaluation: EvaluationOptions = field(default_factory=EvaluationOptions)
     """What it is asked about held-out clips."""
+    remote: RemoteOptions = field(default_factory=RemoteOptions)
+    """Where checkpoints are copied to, and fetched from on an empty machine."""
     local_hub: LocalHubOptions | None = None
     """Serve a folder on loopback and stream from there; None streams from the Hub."""
     log_budget: ByteSize | None = None
