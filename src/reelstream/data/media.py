@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
-from typing import TypedDict
+from collections.abc import Sequence
+from typing import Any, TypedDict
 
 import torch
+from torch.utils.data._utils.collate import default_collate_fn_map
 
 from reelstream.prefetch.paths import PathLease
 from reelstream.types import ClipMedia, Float32Array, Float64Array, Int64Array, UInt8Array
+
+
+def _as_list(leases: Sequence[PathLease], **_: Any) -> list[PathLease]:
+    """Collate leases: the batch holds them as long as it is held itself."""
+    return list(leases)
+
+
+# Torch's default collating refuses types that it does not know; this is how it is told of one.
+default_collate_fn_map[PathLease] = _as_list
 
 
 class MediaFields(TypedDict, total=False):
