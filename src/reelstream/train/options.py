@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Literal
 
-from reelstream.units import ByteSize
+from reelstream.units import ByteSize, Seconds
 
 FamilyName = Literal["qwen3_vl", "smolvlm2"]
 Precision = Literal["auto", "float32", "bfloat16"]
