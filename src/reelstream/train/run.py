@@ -3,7 +3,7 @@
 `run_folder` draws the folder that it leaves. Its life:
 
 ```
-claim the folder ─► log, totals, live view ─► local hub ─► dataset, held-out questions ─► model ─► loop ─► finish
+claim the folder ─► log, totals, live view ─► local hub ─► dataset, held-out clips ─► model ─► loop ─► finish
 ```
 
 `finish` runs whatever happened before: it books what was consumed, lets go of the disk and the network, and writes the
@@ -40,8 +40,7 @@ from reelstream.train.checkpoints import CheckpointStore
 from reelstream.train.costs import checkpoint_costs
 from reelstream.train.device import choose_compute
 from reelstream.train.disk import DiskPlan, plan_of, set_checkpoints_aside, set_logs_aside
-from reelstream.train.evaluate import EvaluationResult, Question, evaluate
-from reelstream.train.held_out import HeldOutQuestions
+from reelstream.train.held_out import HeldOutClips
 from reelstream.train.hub_figures import HubFigures
 from reelstream.train.loop import TrainingLoop
 from reelstream.train.models import LoadedModel, load_model, load_saved_model
@@ -124,14 +123,14 @@ class _Run:
         self._folder = folder
         # A run stays at its commit: a publisher's change to the branch must not end one that takes weeks.
         self._data = (
-            options.data
+            options.training_data
             if folder.checkpoint is None
-            else at_commit_of(options.data, saved_data_state(folder.checkpoint))
+            else at_commit_of(options.training_data, saved_data_state(folder.checkpoint))
         )
         self._resources = contextlib.ExitStack()
         self._budget = DiskBudget(options.data.disk_budget)
         self._dataset: StreamingVideoDataset | None = None
-        self._held_out: HeldOutQuestions | None = None
+        self._held_out: HeldOutClips | None = None
         self._loop: TrainingLoop | None = None
         self._store: CheckpointStore | None = None
         self._disk_plan: DiskPlan | None = None
@@ -157,7 +156,7 @@ class _Run:
     # ------------------------------------------------------------------ before the first step
 
     def open(self) -> None:
-        """Open the log, the hub, the dataset and the held-out questions; what fails here leaves nothing behind."""
+        """Open the log, the hub, the dataset and the held-out clips; what fails here leaves nothing behind."""
         self._open_log()
         step = None if self._folder.checkpoint is None else self._folder.checkpoint.step
         self._telemetry.emit(events.RunStarted(resumed_at_step=step))
@@ -171,11 +170,12 @@ class _Run:
         session = self._dataset.session
         if self._folder.checkpoint is not None and self._folder.indexes.is_dir():
             session.take_indexes(IndexStore(self._folder.indexes, telemetry=self._telemetry))
-        if self._options.evaluation.subset is not None:
+        if self._options.evaluation.enabled:
             self._held_out = self._resources.enter_context(
-                HeldOutQuestions(
+                HeldOutClips(
                     self._options.evaluation,
                     self._data,
+                    trained_on=self._dataset,
                     telemetry=self._telemetry,
                     budget=self._budget,
                     progress=progress,
@@ -186,7 +186,7 @@ class _Run:
 
     def _open_log(self) -> None:
         limit_bytes = self._options.log_limit_bytes
-        num_datasets = 1 if self._options.evaluation.subset is None else 2
+        num_datasets = 2 if self._options.evaluation.enabled else 1
         set_logs_aside(self._budget, log_limit_bytes=limit_bytes, num_datasets=num_datasets)
         self._log = JsonLinesSink(
             self._folder.path / EVENTS_FILE, limit_bytes=limit_bytes, reserve=self._budget.account("logs").reserve
@@ -248,12 +248,15 @@ class _Run:
         )
         self._disk_plan = plan_of(self._budget, costs, num_checkpoints=num_checkpoints)
         self._notice(self._disk_plan.sentence)
+        # Here, once all else has its room, and where a signal ends it at once.
+        dataset.session.download()
         self._store = CheckpointStore(
             self._folder.checkpoints,
             keep=options.checkpoints.keep,
             allowance=self._budget.account("checkpoints"),
         )
         self._store.open()
+        held_out = self._held_out
         loop = TrainingLoop(
             loaded,
             dataset,
@@ -262,7 +265,7 @@ class _Run:
             store=self._store,
             telemetry=self._telemetry,
             samples_per_epoch=len(dataset),
-            evaluate=self._evaluator(loaded, dataset),
+            evaluate=None if held_out is None else held_out.evaluator(loaded, choose_compute(options.train)),
             evaluate_every_steps=options.evaluation.every_steps,
             run_state=self._state_of_checkpoint,
         )
@@ -287,33 +290,6 @@ class _Run:
         state = {**self._totals.to_json(), _HIGH_WATER: self._high_water_bytes}
         _write_small(self._folder.path / TOTALS_FILE, json.dumps(state, ensure_ascii=False))
         return state
-
-    def _evaluator(self, loaded: LoadedModel, dataset: StreamingVideoDataset) -> Callable[[], EvaluationResult] | None:
-        if self._held_out is None:
-            return None
-        options, held_out = self._options.evaluation, self._held_out
-        # Evaluated in the middle of training, the questions are held in memory, since then the clips of the training
-        # data have the disk; at the end the disk is free, and they are streamed.
-        held: list[Question] | None = None
-        if options.every_steps is not None:
-            self._notice("fetching the held-out questions")
-            held = list(held_out)
-
-        def run_evaluation() -> EvaluationResult:
-            self._notice(f"asking questions about held-out clips of {options.subset}")
-            if held is None:
-                # Training has ended, perhaps within an epoch: its clips make room.
-                dataset.reset()
-                dataset.session.drop_kept()
-            return evaluate(
-                loaded.model,
-                loaded.family,
-                held_out if held is None else held,
-                batch_size=options.batch_size,
-                compute=choose_compute(self._options.train),
-            )
-
-        return run_evaluation
 
     # ------------------------------------------------------------------ after it
 
@@ -441,7 +417,8 @@ def _high_water(state: dict[str, Any] | None) -> int:
 
 
 def _texts_of(catalog: Catalog) -> Iterator[str]:
-    rows = itertools.islice(range(catalog.num_samples), _MOST_TOKENIZER_SAMPLES)
+    taken = (row for row in range(catalog.num_samples) if catalog.takes(catalog.clip_of(row)))
+    rows = itertools.islice(taken, _MOST_TOKENIZER_SAMPLES)
     return (turn["value"] for row in rows for turn in catalog.annotation(row).conversations)
 
 

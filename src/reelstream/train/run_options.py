@@ -38,7 +38,7 @@ class RunOptions:
     data: StreamOptions
     """What is streamed."""
     streaming_mode: bool = True
-    """Stream through a small window on disk. Downloading everything first is not built yet, so false is refused."""
+    """Stream through a small window on disk; false downloads all archives before the first step, as `data` has it."""
     model: ModelOptions = field(default_factory=ModelOptions)
     """What is trained."""
     train: TrainOptions = field(default_factory=TrainOptions)
@@ -56,10 +56,8 @@ class RunOptions:
 
     def __post_init__(self) -> None:
         if not self.streaming_mode:
-            raise ConfigError(
-                "streaming_mode is false, and downloading everything before training is not built yet",
-                "leave streaming_mode out, or set it to true",
-            )
+            # Written at the top, where people look for it; the stream's own is what counts.
+            object.__setattr__(self, "data", dataclasses.replace(self.data, streaming_mode=False))
         if self.evaluation.subset is not None and self.evaluation.subset in self.data.subsets:
             raise ConfigError(
                 f"evaluation.subset {self.evaluation.subset} is trained on as well",
