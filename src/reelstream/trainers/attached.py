@@ -116,7 +116,7 @@ class AttachedTrainer:
             raise ConfigError("a streamed dataset has one place, which trials cannot share", "run each by itself")
         # Opened by now: it tells how many ranks there are.
         session = self.stream.session
-        options.refuse_wrong_options(self, world_size=getattr(self.stream, 'world_size', 1))
+        options.refuse_wrong_options(self, world_size=self.stream.world_size)
         folder = self._folder_to_resume(resume_from_checkpoint)
         self.stream_run = self._begun_run(folder)
         self._set_room_aside(session)

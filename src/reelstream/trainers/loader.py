@@ -146,8 +146,7 @@ class StreamLoader(Generic[BatchT]):
 
         All ranks must ask for it at the same step.
         """
-        state: dict[str, Any] = getattr(self.dataset, "gather_state", self.dataset.state_dict)(after=self.consumed)
-        return state
+        return self.dataset.gather_state(after=self.consumed)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Let the next iteration go on where the state was taken, on any number of ranks that divides its lanes.
