@@ -109,6 +109,7 @@ class Courier:
         self._under_way: list[Exchange] = []
         self._leaving: str | None = None
         self._linger_until_s: float | None = None
+        self._has_told = False
         self._has_lost = False
         self._not_taken_by_all: collections.deque[str] = collections.deque(maxlen=_REMEMBERED_EXCHANGES)
         self._failure: Exception | None = None
@@ -198,6 +199,9 @@ class Courier:
         self._next_beat_s = now_s + self._patience.beat_s
         self._num_beats += 1
         self._store.set(f"{run}/beat/{self._place.rank}", b"%d %s" % (self._num_beats, self._mark))
+        self._look_for_others(run)
+
+    def _look_for_others(self, run: str) -> None:
         for rank in sorted(self._to_be_seen):
             if self._store.check([f"{run}/beat/{rank}"]):
                 self._to_be_seen.discard(rank)
@@ -211,12 +215,17 @@ class Courier:
                 exchange.fail(self._no_more_error(exchange))
                 if run is not None and exchange.given:
                     self._need_no_more(run, exchange)
-            if run is not None:
-                self._tell_gone(run, self._place.rank, f"has left: {reason};")
+        if run is not None and not self._has_told:
+            self._tell_gone(run, self._place.rank, f"has left: {reason};")
+            self._has_told = True
         taken = [name for name in self._not_taken_by_all if not self._store.check([f"{run}/taken/{name}"])]
         for name in taken:
             self._not_taken_by_all.remove(name)
-        nothing_to_stay_for = not self._not_taken_by_all and not self._has_lost
+        if run is not None:
+            self._look_for_others(run)
+        # Those who have not met this rank yet could not be told: they do not know the run's name, or it does not.
+        have_met = self._has_told and not self._to_be_seen
+        nothing_to_stay_for = have_met and not self._not_taken_by_all and not self._has_lost
         self.has_ended = nothing_to_stay_for or now_s >= self._linger_until_s
         return _LONGEST_POLL_S
 
