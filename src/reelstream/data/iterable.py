@@ -324,7 +324,7 @@ class StreamingVideoDataset(IterableDataset[Sample]):
     def reset(self) -> None:
         """Go back to the beginning of the epoch."""
         self._end_passes()
-        self._called_off = False
+        self._take_up_again()
         self._start, self._loaded = None, None
 
     def cleanup(self) -> None:
@@ -441,7 +441,7 @@ class StreamingVideoDataset(IterableDataset[Sample]):
             epoch = start.settings.epoch
         # Only now: a state that is refused leaves what runs as it is.
         self._end_passes()
-        self._called_off = False
+        self._take_up_again()
         self._epoch, self._start, self._loaded = epoch, start, state
 
     # ------------------------------------------------------------------ what else can be asked
@@ -559,6 +559,11 @@ class StreamingVideoDataset(IterableDataset[Sample]):
             lease=ready.lease,
             share=served.last_use,
         )
+
+    def _take_up_again(self) -> None:
+        self._called_off = False
+        if self._session is not None:
+            self._session.renew()
 
     def _end_passes(self) -> None:
         self._leave_parent()

@@ -445,9 +445,14 @@ class StreamSession:
             self._download_first.run()
 
     def call_off(self) -> None:
-        """Call off a download that is under way in another thread."""
+        """Call off what another thread waits for beside a pass: other ranks, or a download; until `renew`."""
+        self.together.call_off()
         if self._download_first is not None:
             self._download_first.call_off()
+
+    def renew(self) -> None:
+        """Work again after `call_off`."""
+        self.together.renew()
 
     # ------------------------------------------------------------------ the other ranks
 

@@ -29,6 +29,7 @@ class Together:
     def __init__(self, ranks: Ranks) -> None:
         self.ranks = ranks
         self._told: Counter[str] = Counter()
+        self._cancellation = Cancellation()
 
     @property
     def place(self) -> RankPlace:
@@ -55,6 +56,15 @@ class Together:
         """Whether this rank is that one."""
         return self.place.is_first_on_node
 
+    def call_off(self) -> None:
+        """Call off all waiting for other ranks, now and until `renew`; a pass over an epoch has its own way."""
+        self._cancellation.cancel()
+
+    def renew(self) -> None:
+        """Wait for other ranks again."""
+        if self._cancellation.cancelled:
+            self._cancellation = Cancellation()
+
     def tell(self, topic: str, value: Any, cancellation: Cancellation | None = None) -> list[Any]:
         """Give a JSON value to all ranks; return what each gave, by rank.
 
@@ -66,7 +76,7 @@ class Together:
             return [value]
         self._told[topic] += 1
         name = f"{topic}/{self._told[topic]}"
-        told = self.ranks.exchange(name, json.dumps(value).encode(), cancellation or Cancellation())
+        told = self.ranks.exchange(name, json.dumps(value).encode(), cancellation or self._cancellation)
         return [json.loads(text) for text in told]
 
     def first_says(self, topic: str, make: Callable[[], Any]) -> Any:
