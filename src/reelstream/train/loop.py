@@ -16,7 +16,7 @@ from torch import Tensor
 from reelstream.clock import Clock, SystemClock
 from reelstream.errors import ConfigError, ReelstreamError, TrainingDivergedError
 from reelstream.telemetry import Telemetry
-from reelstream.telemetry.events import BatchReady, Evaluated, Notice, Stalled, StepFinished
+from reelstream.telemetry.events import BatchReady, Notice, Stalled, StepFinished
 from reelstream.train.agreement import StepVote, summed
 from reelstream.train.checkpoints import Checkpoint, CheckpointStore
 from reelstream.train.device import choose_compute, seed_everything, seed_of
@@ -86,8 +86,8 @@ class TrainingLoop:
         store: Where to; opened. Read on the first rank only.
         telemetry: Receives the events.
         samples_per_epoch: Known or estimated; the learning rate's schedule is drawn for it.
-        evaluate: Scores held-out questions; called every `evaluate_every_steps` and at the end, also where the run
-            had ended before.
+        evaluate: Scores held-out samples, or returns None where they cannot be had yet; called every
+            `evaluate_every_steps` and at the end, also where the run had ended before.
         evaluate_every_steps: None calls it at the end only.
         run_state: Called at each save on each rank; what it returns comes back from `saving.saved_run_state`.
         team: The ranks; None for a process by itself.
@@ -110,7 +110,7 @@ class TrainingLoop:
         store: CheckpointStore | None = None,
         telemetry: Telemetry | None = None,
         samples_per_epoch: int | None = None,
-        evaluate: Callable[[], EvaluationResult] | None = None,
+        evaluate: Callable[[], EvaluationResult | None] | None = None,
         evaluate_every_steps: int | None = None,
         run_state: Callable[[], dict[str, Any]] | None = None,
         team: Team = ALONE_TEAM,
@@ -440,7 +440,7 @@ class TrainingLoop:
             self._team.from_first("evaluation", b"")
 
     def _score(self, stop: StopRequest) -> None:
-        """Score the held-out questions, unless a signal has come or comes: they can be asked again."""
+        """Score the held-out samples, unless a signal has come or comes: they can be scored again."""
         if self._evaluate is None:
             return
         try:
@@ -448,14 +448,8 @@ class TrainingLoop:
                 result = self._evaluate()
         except StopWaiting:
             return
-        self._telemetry.emit(
-            Evaluated(
-                step=self._progress.step,
-                accuracy=result.accuracy,
-                chance=result.chance,
-                num_questions=result.num_questions,
-            )
-        )
+        if result is not None:
+            self._telemetry.emit(result.event(self._progress.step))
 
 
 def _make_optimizer(model: torch.nn.Module, options: TrainOptions) -> torch.optim.Optimizer:

@@ -78,11 +78,12 @@ def test_a_number_of_samples_takes_some_of_the_held_out_clips_the_same_ones_each
     good: Served, options: Options
 ) -> None:
     learn(good, options)
-    rule = {"split": "held_out", "held_out_share": SHARE, "spans": "block"}
+    rule: dict[str, Any] = {"split": "held_out", "held_out_share": SHARE, "spans": "block"}
     with opened(good, options, **rule) as dataset:
         whole = contents(dataset)
     some = []
-    for changes in ({"seed": 0, "shuffle": False}, {"seed": 5}):
+    orders: list[dict[str, Any]] = [{"seed": 0, "shuffle": False}, {"seed": 5}]
+    for changes in orders:
         with opened(good, options, **rule, **changes, held_out_samples=len(whole) // 2) as dataset:
             some.append(contents(dataset))
     assert some[0] == some[1]
@@ -91,7 +92,7 @@ def test_a_number_of_samples_takes_some_of_the_held_out_clips_the_same_ones_each
 
 
 def test_a_stream_goes_on_with_the_split_of_its_state(good: Served, options: Options) -> None:
-    split = {"split": "training", "held_out_share": SHARE, "spans": "cut", "cut_size": "250kB"}
+    split: dict[str, Any] = {"split": "training", "held_out_share": SHARE, "spans": "cut", "cut_size": "250kB"}
     with opened(good, options, **split) as dataset:
         whole = keys(dataset)
     with opened(good, options, **split) as dataset:
