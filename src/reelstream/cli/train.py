@@ -8,12 +8,10 @@ import sys
 from pathlib import Path
 
 from reelstream.config import dump, load
+from reelstream.interrupt import exit_code_of
 from reelstream.telemetry.report import summary_lines
 from reelstream.train.run import RunResult, run_training
 from reelstream.train.run_options import RunOptions
-
-# What shells report of a process that SIGINT or SIGTERM ended.
-_EXIT_BY_SIGNAL = {"SIGINT": 130, "SIGTERM": 143}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,7 +23,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="KEY=VALUE",
         help="replaces a value of the file, such as data.disk_budget=8GB",
     )
-    parser.add_argument("--resume", action="store_true", help="go on from the newest good checkpoint of the run folder")
+    parser.add_argument("--resume", action="store_true", help="go on from the newest good checkpoint of the run")
+    parser.add_argument(
+        "--resume-or-start",
+        action="store_true",
+        help="go on where there is a checkpoint, here or at remote.push, and start where there is none",
+    )
     parser.add_argument("--restart", action="store_true", help="delete the run that is in the run folder, and start")
     parser.add_argument("--quiet", action="store_true", help="show nothing while it runs")
 
@@ -38,6 +41,7 @@ def run(arguments: argparse.Namespace) -> int:
         resolved=dump(options),
         resume=arguments.resume,
         restart=arguments.restart,
+        resume_or_start=arguments.resume_or_start,
         quiet=arguments.quiet,
     )
     if result.report is not None:
@@ -47,7 +51,7 @@ def run(arguments: argparse.Namespace) -> int:
     if result.interrupted_by is None:
         return 0
     print(_farewell(arguments, result), file=sys.stderr)
-    return _EXIT_BY_SIGNAL.get(result.interrupted_by, 1)
+    return exit_code_of(result.interrupted_by)
 
 
 def _farewell(arguments: argparse.Namespace, result: RunResult) -> str:

@@ -19,6 +19,7 @@ from reelstream.telemetry import Telemetry
 from reelstream.telemetry.events import BatchReady, Notice, Stalled, StepFinished
 from reelstream.train.agreement import StepVote, summed
 from reelstream.train.checkpoints import Checkpoint, CheckpointStore
+from reelstream.train.deadline import Deadline
 from reelstream.train.device import choose_compute, seed_everything, seed_of
 from reelstream.train.engines import make_engine, trained_parameters
 from reelstream.train.evaluate import EvaluationResult
@@ -94,6 +95,7 @@ class TrainingLoop:
         train_step: What is trained on in a batch.
         merge_data_states: Makes one state of the stream of all ranks' states.
         merge_run_states: Makes one value of what `run_state` returned on each rank.
+        deadline: Wishes the end, too; None where there is none.
         clock: For the figures.
 
     Raises:
@@ -117,6 +119,7 @@ class TrainingLoop:
         train_step: TrainStep = answer_token_losses,
         merge_data_states: MergeStates = first_state,
         merge_run_states: MergeStates = first_state,
+        deadline: Deadline | None = None,
         clock: Clock | None = None,
     ) -> None:
         self._loaded = loaded
@@ -127,6 +130,7 @@ class TrainingLoop:
         self._telemetry = telemetry or Telemetry()
         self._evaluate = evaluate if team.is_first else None
         self._evaluate_every_steps = evaluate_every_steps
+        self._deadline = deadline
         self._clock = clock or SystemClock()
         total_steps = num_total_steps(
             epochs=options.epochs,
@@ -219,7 +223,7 @@ class TrainingLoop:
         if self._options.num_threads is not None:
             torch.set_num_threads(self._options.num_threads)
         self._loaded.model.train()
-        with StopRequest() as stop:
+        with StopRequest() as stop, self._told_in_time(stop):
             feeder = BatchFeeder(
                 self._stream,
                 self._loaded.family,
@@ -236,6 +240,9 @@ class TrainingLoop:
                 self._save()
             self._run_evaluation(stop)
             return TrainOutcome(progress=self._progress, interrupted_by=stop.signal_name, batches=feeder.statistics)
+
+    def _told_in_time(self, stop: StopRequest) -> contextlib.AbstractContextManager[None]:
+        return contextlib.nullcontext() if self._deadline is None else self._deadline.telling(stop)
 
     def _train_on(self, feeder: BatchFeeder, stop: StopRequest) -> None:
         """Train to the end, a signal, or an end of the data that a resume may find mended: then what was made is kept.

@@ -17,6 +17,7 @@ import dataclasses
 import itertools
 import json
 import os
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -36,14 +37,17 @@ from reelstream.telemetry import JsonLinesSink, Telemetry, events
 from reelstream.telemetry.live import Gauges, LiveView
 from reelstream.telemetry.report import build_report, write_report
 from reelstream.telemetry.totals import Totals
-from reelstream.train.checkpoints import CheckpointStore
+from reelstream.train.checkpoints import CheckpointStore, Saved
 from reelstream.train.costs import checkpoint_costs
+from reelstream.train.deadline import Deadline
 from reelstream.train.device import choose_compute
 from reelstream.train.disk import DiskPlan, plan_of, set_checkpoints_aside, set_logs_aside
 from reelstream.train.held_out import HeldOutClips
 from reelstream.train.hub_figures import HubFigures
 from reelstream.train.loop import TrainingLoop
 from reelstream.train.models import LoadedModel, load_model, load_saved_model
+from reelstream.train.remote.copies import Copies
+from reelstream.train.remote.pushing import Pusher
 from reelstream.train.run_folder import (
     CONFIG_FILE,
     CONFIG_HEADER,
@@ -75,34 +79,64 @@ class RunResult:
 
 
 def run_training(
-    options: RunOptions, *, resolved: dict[str, Any], resume: bool, restart: bool = False, quiet: bool = False
+    options: RunOptions,
+    *,
+    resolved: dict[str, Any],
+    resume: bool,
+    restart: bool = False,
+    resume_or_start: bool = False,
+    quiet: bool = False,
 ) -> RunResult:
     """Train, and leave a report whatever happens once the dataset is open.
 
-    SIGINT and SIGTERM end the run in good order, at any time: a step that is being made is finished, and a checkpoint
-    saved.
+    SIGINT, SIGTERM, SIGUSR1, SIGUSR2 and the end of `train.max_time` end the run in good order, at any time: a step
+    that is being made is finished, a checkpoint saved, and pushed where `remote.push` says so.
 
     Args:
         options: What and how.
         resolved: The options as JSON values, for `config.yaml`.
         resume: Go on from the newest good checkpoint.
         restart: Delete the run that is in the folder, and start.
+        resume_or_start: Go on where there is a checkpoint, here or at `remote`, and start where there is none.
         quiet: Show nothing while it runs.
 
     Raises:
-        ConfigError: Where an option is wrong, or the folder holds a run and neither `resume` nor `restart` says what to
-            do with it, or another process trains in it.
+        ConfigError: Where an option is wrong, or the folder holds a run and nothing says what to do with it, or another
+            process trains in it.
         ReelstreamError: What ended the run; the report says how far it came.
     """
-    with Interrupts() as interrupts, ClaimedFolder(options.run_dir, resume=resume, restart=restart) as folder:
-        run = _Run(options, folder)
+    with contextlib.ExitStack() as stack:
+        interrupts = stack.enter_context(Interrupts())
+        deadline = stack.enter_context(Deadline(options.train.max_time, pushes=options.remote.push is not None))
         try:
-            with run.shown(not quiet):
+            with deadline.telling(interrupts):
+                copies = stack.enter_context(
+                    Copies(
+                        options.remote,
+                        endpoint=options.data.endpoint,
+                        limit_bytes=options.data.disk_budget,
+                        tell=_say_nothing if quiet else _say,
+                    )
+                )
+                folder = stack.enter_context(
+                    ClaimedFolder(
+                        options.run_dir,
+                        resume=resume,
+                        restart=restart,
+                        resume_or_start=resume_or_start,
+                        elsewhere=copies if options.remote.source is not None else None,
+                    )
+                )
+        except Interrupted as interrupted:
+            return RunResult(report=None, interrupted_by=interrupted.reason, checkpoint_step=None)
+        run = _Run(options, folder, copies, deadline)
+        try:
+            with run.shown(not quiet), run.pushed_at_its_end(), deadline.telling(interrupts):
                 run.open()
                 run.train(resolved)
         except BaseException as error:
             interrupts.defer()
-            interrupted_by = error.signal_name if isinstance(error, Interrupted) else None
+            interrupted_by = error.reason if isinstance(error, Interrupted) else None
             # What went wrong first is what is told.
             with contextlib.suppress(ReelstreamError):
                 report = run.finish(interrupted=interrupted_by is not None)
@@ -118,9 +152,12 @@ def run_training(
 class _Run:
     """The parts of one run while it is going on."""
 
-    def __init__(self, options: RunOptions, folder: ClaimedFolder) -> None:
+    def __init__(self, options: RunOptions, folder: ClaimedFolder, copies: Copies, deadline: Deadline) -> None:
         self._options = options
         self._folder = folder
+        self._copies = copies
+        self._deadline = deadline
+        self._pusher: Pusher | None = None
         # A run stays at its commit: a publisher's change to the branch must not end one that takes weeks.
         self._data = (
             options.training_data
@@ -140,7 +177,7 @@ class _Run:
         latest = self._latest_state() if saved else None
         self._earlier_high_water_bytes = max(_high_water(saved), _high_water(latest))
         self._totals = Totals.from_json(saved, latest) if saved else Totals()
-        self._telemetry = Telemetry(self._totals)
+        self._telemetry = Telemetry(self._totals, deadline)
         self._log: JsonLinesSink | None = None
         self._hub_figures: HubFigures | None = None
         self._saved_indexes: IndexStore | None = None
@@ -237,7 +274,9 @@ class _Run:
         loaded = self._load_model(dataset)
         self._saved_indexes = dataset.session.open_store(self._folder.indexes, self._budget.account("saved indexes"))
         costs = checkpoint_costs(loaded, options.model, options.checkpoints)
-        num_checkpoints = options.checkpoints.keep + 1
+        # One that is being pushed stays beside the newest.
+        num_kept = max(options.checkpoints.keep, 2 if self._copies.pushes else 1)
+        num_checkpoints = num_kept + 1
         set_checkpoints_aside(
             self._budget,
             size_bytes=costs[0].size_bytes,
@@ -252,10 +291,13 @@ class _Run:
         dataset.session.download()
         self._store = CheckpointStore(
             self._folder.checkpoints,
-            keep=options.checkpoints.keep,
+            keep=num_kept,
             allowance=self._budget.account("checkpoints"),
+            on_saved=self._offer,
         )
         self._store.open()
+        self._deadline.expect(costs[0].size_bytes)
+        self._pusher = self._copies.pusher(self._store, self._folder.path, self._telemetry)
         held_out = self._held_out
         loop = TrainingLoop(
             loaded,
@@ -268,6 +310,7 @@ class _Run:
             evaluate=None if held_out is None else held_out.evaluator(loaded, choose_compute(options.train)),
             evaluate_every_steps=options.evaluation.every_steps,
             run_state=self._state_of_checkpoint,
+            deadline=self._deadline,
         )
         if self._folder.checkpoint is not None:
             loop.resume(self._folder.checkpoint)
@@ -275,7 +318,37 @@ class _Run:
         text = CONFIG_HEADER + yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True)
         _write_small(self._folder.path / CONFIG_FILE, text)
         self._loop = loop
+        if self._pusher is not None:
+            self._resources.enter_context(self._pusher)
+            if self._folder.checkpoint is not None:
+                self._pusher.offer_step(self._folder.checkpoint.step)
         self.interrupted_by = loop.run().interrupted_by
+
+    def _offer(self, saved: Saved) -> None:
+        if self._pusher is not None:
+            self._pusher.offer(saved)
+
+    @contextlib.contextmanager
+    def pushed_at_its_end(self) -> Iterator[None]:
+        """Wait for the last push once the block has ended, also where it failed: what was saved may be all there is.
+
+        A signal meanwhile ends the wait; what is not pushed is in the run's folder.
+        """
+        try:
+            yield
+        except ReelstreamError:
+            # What went wrong first is what is told.
+            with contextlib.suppress(ReelstreamError):
+                self._finish_push()
+            raise
+        self._finish_push()
+
+    def _finish_push(self) -> None:
+        if self._pusher is None or self._loop is None:
+            return
+        left_s = self._deadline.left_s
+        wait_s = self._options.remote.wait
+        self._pusher.finish(wait_s if left_s is None else min(wait_s, left_s))
 
     def _state_of_checkpoint(self) -> dict[str, Any]:
         """Return what a checkpoint holds of the run, once what else a resume needs lies beside it."""
@@ -340,6 +413,8 @@ class _Run:
             report["disk_plan"] = self._disk_plan.to_json()
         if self._hub_figures is not None:
             report["local_hub"] = self._hub_figures.report
+        if self._pusher is not None:
+            report["remote"] = self._pusher.report
         write_report(self._folder.path / REPORT_FILE, report)
         self._run_state()
         return report
@@ -410,6 +485,15 @@ class _AnnotationsProgress:
         else:
             self._tell(f"{format_bytes(self._read_bytes)} of annotations read")
         self._told_s = now_s
+
+
+def _say(sentence: str) -> None:
+    # Before the live view is there; it is talk, as all of that.
+    sys.stderr.write(f"{sentence}\n")
+
+
+def _say_nothing(sentence: str) -> None:
+    """Take a sentence that nobody wants to hear."""
 
 
 def _high_water(state: dict[str, Any] | None) -> int:

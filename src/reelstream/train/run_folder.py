@@ -23,7 +23,7 @@ import re
 import shutil
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Protocol, Self
 
 from reelstream.errors import ConfigError, DiskError, StateError
 from reelstream.indexes import IndexStore
@@ -37,6 +37,22 @@ _OUR_PARTIAL = re.compile(r"^\.(config\.yaml|totals\.json|report\.json)\..+$")
 _OUR_CHECKPOINT = re.compile(r"^(step-\d{8,}|\.partial-step-\d{8,}-[0-9a-f]{8})$")
 
 
+class Elsewhere(Protocol):
+    """Where a copy of a run is kept, as the run's folder asks for it (`remote.copies.Copies`)."""
+
+    def fetch_newer(self, run_folder: Path, *, than_step: int | None) -> bool:
+        """Fetch the newest whole checkpoint where it is of a later step; return whether one came."""
+        ...
+
+    def refuse_another_run(self) -> None:
+        """Raise `ConfigError` where a run is there already."""
+        ...
+
+    def clear(self) -> None:
+        """Delete the run that is there."""
+        ...
+
+
 class ClaimedFolder:
     """A run's folder while its run lives; a context manager that claims it.
 
@@ -44,19 +60,31 @@ class ClaimedFolder:
 
     Args:
         path: The folder; made if need be.
-        resume: A run is there and goes on.
-        restart: A run that is there is deleted: its own files, and nothing else.
+        resume: A run is there, or elsewhere, and goes on.
+        restart: A run that is there is deleted, and its copy elsewhere: their own files, and nothing else.
+        resume_or_start: A run goes on where there is one, and begins where there is none.
+        elsewhere: Where a copy of the run may be; None looks nowhere.
 
     Raises (when entered):
-        ConfigError: Where a run is there and neither is asked for, or both are, or none is there to go on, or another
-            process has it.
+        ConfigError: Where a run is there and none of them is asked for, or two are, or none is there to go on, or
+            another process has it.
         StateError: Where no checkpoint can be used.
         DiskError: Where the folder cannot be made or written to.
     """
 
-    def __init__(self, path: Path, *, resume: bool, restart: bool) -> None:
-        if resume and restart:
-            raise ConfigError("--resume and --restart contradict each other", "choose one of them")
+    def __init__(
+        self,
+        path: Path,
+        *,
+        resume: bool,
+        restart: bool,
+        resume_or_start: bool = False,
+        elsewhere: Elsewhere | None = None,
+    ) -> None:
+        asked = {"--resume": resume, "--restart": restart, "--resume-or-start": resume_or_start}
+        if sum(asked.values()) > 1:
+            names = " and ".join(name for name, wanted in asked.items() if wanted)
+            raise ConfigError(f"{names} contradict each other", "choose one of them")
         self.path = path
         self.checkpoints = path / "checkpoints"
         self.indexes = path / "indexes"
@@ -64,21 +92,23 @@ class ClaimedFolder:
         """The one that the run goes on from; None where it begins."""
         self._resume = resume
         self._restart = restart
+        self._resume_or_start = resume_or_start
+        self._elsewhere = elsewhere
         self._made: list[Path] = []
         self._descriptor = -1
         self._new_files: tuple[str, ...] = ()
         """Names that were free when a run began here: what bears them since is its own."""
 
     def __enter__(self) -> Self:
-        if self._resume and not self.checkpoints.is_dir():
+        if self._resume and self._elsewhere is None and not self.checkpoints.is_dir():
             raise ConfigError(f"{self.path} holds no run that could go on", "start it without --resume")
         try:
             self._make()
             self._lock()
             self._sweep()
-            if self._resume:
+            if self._resume or self._resume_or_start:
                 self.checkpoint = self._newest_checkpoint()
-            else:
+            if self.checkpoint is None:
                 self._begin_anew()
         except BaseException as error:
             self.put_back()
@@ -136,9 +166,18 @@ class ClaimedFolder:
             if _OUR_PARTIAL.match(entry.name) and entry.is_file():
                 entry.unlink()
 
-    def _newest_checkpoint(self) -> Checkpoint:
-        checkpoint = load_newest(self.checkpoints)
-        if checkpoint is None:
+    def _newest_checkpoint(self) -> Checkpoint | None:
+        try:
+            checkpoint = load_newest(self.checkpoints)
+        except StateError:
+            if self._elsewhere is None or not self._elsewhere.fetch_newer(self.path, than_step=None):
+                raise
+            checkpoint = load_newest(self.checkpoints)
+        else:
+            step = None if checkpoint is None else checkpoint.step
+            if self._elsewhere is not None and self._elsewhere.fetch_newer(self.path, than_step=step):
+                checkpoint = load_newest(self.checkpoints)
+        if checkpoint is None and self._resume:
             raise StateError(
                 f"{self.checkpoints} holds no checkpoint to go on from: the run ended before its first one",
                 "start it without --resume",
@@ -152,6 +191,11 @@ class ClaimedFolder:
                 f"a run is in {self.path} already",
                 "go on with --resume, delete it with --restart, or choose another run_dir",
             )
+        if self._elsewhere is not None:
+            if self._restart:
+                self._elsewhere.clear()
+            elif not self._resume_or_start:
+                self._elsewhere.refuse_another_run()
         config = self.path / CONFIG_FILE
         if config.exists() and not config.read_bytes().startswith(CONFIG_HEADER.encode()):
             raise ConfigError(
