@@ -1,6 +1,6 @@
 """One rank under torchrun: exchanges, dies once in the middle, exchanges again after the restart.
 
-`ranks_torchrun_worker.py FOLDER [init]`: with `init` by the store of torch.distributed, else by the launcher's own.
+`ranks_torchrun_worker.py FOLDER`
 """
 
 from __future__ import annotations
@@ -11,16 +11,12 @@ import signal
 import sys
 from pathlib import Path
 
-import torch.distributed as dist
-
 from reelstream.cancel import Cancellation
 from reelstream.data.torch_ranks import find_ranks
 
 
 def main() -> None:
     folder = Path(sys.argv[1])
-    if "init" in sys.argv:
-        dist.init_process_group("gloo")
     ranks = find_ranks()
     attempt = os.environ["TORCHELASTIC_RESTART_COUNT"]
     mine = f"{attempt}/{ranks.place.rank}".encode()
@@ -34,8 +30,6 @@ def main() -> None:
     outcome = {"seen": seen, "place": [place.rank, place.world_size, place.local_rank, place.local_world_size]}
     (folder / f"{place.rank}.json").write_text(json.dumps(outcome))
     ranks.leave("done")
-    if dist.is_initialized():
-        dist.destroy_process_group()
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -82,18 +83,15 @@ def test_when_the_rank_that_holds_the_store_is_stopped_the_other_loses_patience(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("meeting_place", ["store of the launcher", "init"])
 @pytest.mark.parametrize("rendezvous", ["dynamic", "static"])
-def test_after_torchrun_has_restarted_a_job_ranks_see_only_the_living(
-    tmp_path: Path, meeting_place: str, rendezvous: str
-) -> None:
+def test_after_torchrun_has_restarted_a_job_ranks_see_only_the_living(tmp_path: Path, rendezvous: str) -> None:
+    # Without init_process_group: gloo itself finds the addresses of the dead in the store that torchrun keeps, and
+    # hangs in about half of the restarts (torch 2.13).
     places = {
         "dynamic": ["--rdzv-backend", "c10d", "--rdzv-endpoint", "127.0.0.1:0"],
         "static": ["--master-addr", "127.0.0.1", "--master-port", "0"],
     }
     if rendezvous == "static":
-        import socket
-
         with socket.socket() as listener:
             listener.bind(("127.0.0.1", 0))
             places["static"][-1] = str(listener.getsockname()[1])
@@ -101,7 +99,7 @@ def test_after_torchrun_has_restarted_a_job_ranks_see_only_the_living(
         [
             *(sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--max-restarts", "1"),
             *places[rendezvous],
-            *(str(HERE / "ranks_torchrun_worker.py"), str(tmp_path), meeting_place),
+            *(str(HERE / "ranks_torchrun_worker.py"), str(tmp_path)),
         ],
         capture_output=True,
         text=True,

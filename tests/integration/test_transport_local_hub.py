@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import itertools
 import os
 import random
@@ -274,3 +276,37 @@ def test_a_client_survives_a_fork_and_leaves_nothing_in_the_caches(hub: HubProce
     assert list(tmp_path.rglob("*")) == []
     assert path_stats(hub)["bytes_sent"] == 3 * len(CONTENT)
     assert path_stats(hub)["resolves"] == 2
+
+
+def test_processes_of_one_machine_ask_once_for_an_address(hub: HubProcess, tmp_path: Path) -> None:
+    shared = tmp_path / "hub.json"
+    sharers = [
+        subprocess.Popen(
+            [
+                sys.executable,
+                str(Path(__file__).with_name("hub_sharer.py")),
+                hub.endpoint,
+                REPO_ID,
+                ARCHIVE,
+                shared,
+                TOKEN,
+            ],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(3)
+    ]
+    with contextlib.ExitStack() as stack:
+        for sharer in sharers:
+            stack.enter_context(sharer)
+            assert sharer.stdout is not None
+            assert sharer.stdout.readline() == "ready\n"
+        for sharer in sharers:
+            assert sharer.stdin is not None
+            sharer.stdin.write("go\n")
+            sharer.stdin.flush()
+        answers = [sharer.communicate(timeout=60)[0] for sharer in sharers]
+    assert answers == [hashlib.sha256(CONTENT).hexdigest() + "\n"] * 3
+    assert path_stats(hub)["resolves"] == 1
+    assert path_stats(hub)["bytes_sent"] == 3 * len(CONTENT)
