@@ -316,6 +316,8 @@ def held_out_options(options: EvaluationOptions, data: StreamOptions, trained_on
         shuffle=False,
         limit=None,
         parts=1,
+        # What is downloaded as a whole is the training data's.
+        streaming_mode=True,
         lanes=_NUM_LANES,
         keep_clips=options.keep,
         decoded_memory=max(1, data.decoded_memory // _MEMORY_SHARE),
