@@ -9,6 +9,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, TypeVar
 
 import torch.distributed as dist
+from torch.utils.data import get_worker_info
 
 from reelstream.cancel import Cancellation
 from reelstream.errors import ConfigError, RankLostError
@@ -61,8 +62,8 @@ def find_ranks(
         cancellation: Calls off the waiting for the others, where their places on the nodes must be asked for.
 
     Raises:
-        ConfigError: Where rank and world size contradict each other or torch.distributed, or the ranks have no store
-            to meet in.
+        ConfigError: Where rank and world size contradict each other or torch.distributed, the ranks have no store to
+            meet in, or a worker of a DataLoader asks for one of several ranks.
         RankLostError: Where the others did not come.
         Cancelled: Where the waiting is called off.
     """
@@ -73,6 +74,12 @@ def find_ranks(
             stated.placed()
         return OneRank()
     place = stated.placed()
+    if get_worker_info() is not None:
+        raise ConfigError(
+            f"a worker of a DataLoader cannot stream for rank {stated.rank} of {stated.world_size}: "
+            "the ranks meet in the processes that train",
+            "set num_workers=0 in the DataLoader; the dataset prefetches in the background by itself",
+        )
     store = _TorchStore(_own_client(stated, environment), f"reelstream/{next(_openings)}")
     provisional = RankPlace(rank=stated.rank, world_size=stated.world_size, local_rank=0, local_world_size=1)
     ranks = StoreRanks(place or provisional, store, telemetry=telemetry, patience=patience).start()

@@ -67,6 +67,13 @@ def test_what_cannot_be_is_refused_with_words(given: dict[str, int], environment
         find_ranks(**given, environment=environment)  # type: ignore[arg-type]
 
 
+def test_a_worker_of_a_dataloader_is_no_rank(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("reelstream.data.torch_ranks.get_worker_info", lambda: "worker 0 of 2")
+    assert isinstance(find_ranks(environment={}), OneRank)
+    with pytest.raises(ConfigError, match="num_workers=0"):
+        find_ranks(environment=LAUNCHED)
+
+
 def test_a_group_of_one_is_no_meeting_place_for_two(group_of_one: None) -> None:
     with pytest.raises(ConfigError, match="has 1 process, and"):
         find_ranks(rank=0, world_size=2, environment={})
