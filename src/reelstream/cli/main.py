@@ -20,6 +20,7 @@ COMMANDS = {
     "index": "learn where the clips of a dataset lie in its archives",
     "find": "say which archive of a dataset holds a clip",
     "get": "fetch single clips of a dataset",
+    "pull": "fetch the newest checkpoint that a run has pushed",
     "train": "train a video-language model on a streamed dataset",
 }
 

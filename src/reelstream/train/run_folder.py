@@ -21,6 +21,7 @@ import fcntl
 import os
 import re
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
@@ -35,6 +36,39 @@ _OUR_FILES = (CONFIG_FILE, EVENTS_FILE, TOTALS_FILE, REPORT_FILE)
 # What a killed process may have left of a file that it was about to replace.
 _OUR_PARTIAL = re.compile(r"^\.(config\.yaml|totals\.json|report\.json)\..+$")
 _OUR_CHECKPOINT = re.compile(r"^(step-\d{8,}|\.partial-step-\d{8,}-[0-9a-f]{8})$")
+
+
+@contextlib.contextmanager
+def locked_folder(path: Path) -> Iterator[None]:
+    """Keep runs out of a run's folder as long as the block runs; it is made if need be, and does not stay empty.
+
+    Raises:
+        ConfigError: Where a run has it.
+        DiskError: Where it cannot be made.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        descriptor = _lock(path)
+    except OSError as error:
+        raise DiskError(f"{path} cannot be used: {error.strerror or error}", "choose another folder") from error
+    try:
+        yield
+    finally:
+        os.close(descriptor)
+        with contextlib.suppress(OSError):
+            path.rmdir()
+
+
+def _lock(path: Path) -> int:
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(descriptor)
+        raise ConfigError(
+            f"another process is training in {path}", "wait for it, stop it, or choose another run_dir"
+        ) from error
+    return descriptor
 
 
 class Elsewhere(Protocol):
@@ -146,15 +180,7 @@ class ClaimedFolder:
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
 
     def _lock(self) -> None:
-        descriptor = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            os.close(descriptor)
-            raise ConfigError(
-                f"another process is training in {self.path}", "wait for it, stop it, or choose another run_dir"
-            ) from error
-        self._descriptor = descriptor
+        self._descriptor = _lock(self.path)
 
     def _unlock(self) -> None:
         if self._descriptor >= 0:
