@@ -34,6 +34,7 @@ def main() -> None:
         annotations=args.annotations,
         cache_dir=args.cache,
         disk_budget=args.disk_budget,
+        tail=args.tail,
         frames=FrameSampling(fps=1.0, max_frames=4, size=64),
     ) as dataset:
         # accelerate leaves a StreamLoader as it is; a DataLoader it would divide among the ranks a second time.

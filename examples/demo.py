@@ -2,7 +2,8 @@
 
 With `--demo` an example makes a small dataset, serves it as the Hub would, and runs itself three times: undisturbed;
 killed after some steps; and resumed from its newest checkpoint. The samples of each step must be those of the
-undisturbed run, each of them once.
+undisturbed run, and all samples of the dataset must be among them: each once on one rank; on several, those whose lanes
+end early repeat samples of their last windows, so that all ranks take the same number of steps.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from reelstream.data import Sample
 from reelstream.hubserver import HubProcess
@@ -27,6 +28,7 @@ from reelstream.sampledata import SampleOptions, make_sample
 
 REPO_ID = "sample/llava-video-mini"
 SUBSETS = ["0_30_s_academic_v0_1", "0_30_s_youtube_v0_1"]
+ANNOTATIONS: list[Literal["cap", "oe"]] = ["cap", "oe"]
 KILL_AFTER_STEP = 8
 _LINE = re.compile(r"^step (\d+) rank (\d+) process (\d+): (.*)$")
 
@@ -41,6 +43,7 @@ def arguments(description: str | None) -> argparse.Namespace:
     parser.add_argument("--disk-budget", default="5GB", help="the most bytes on disk, clips and checkpoints together")
     parser.add_argument("--global-batch", type=int, default=4, help="samples of a step, on all ranks together")
     parser.add_argument("--annotations", nargs="+", default=["cap", "oe", "mc"], help="kinds of samples to take")
+    parser.add_argument("--tail", choices=["auto", "skip", "repeat", "drop"], default="auto", help="how an epoch ends")
     parser.add_argument("--resume", action="store_true", help="go on at the newest checkpoint")
     parser.add_argument("--demo", action="store_true", help="show it on a small dataset made for that")
     parser.add_argument("--ranks", type=int, default=1, help="processes of the demonstration")
@@ -96,14 +99,17 @@ def demonstrate(script: Path, ranks: int, resume_ranks: int, launcher: str) -> N
         options = SampleOptions(
             num_clips=16, seed=1, clip_bytes=60_000, min_duration_s=1, max_duration_s=2, num_heldout=2
         )
-        make_sample(folder / "hub", options)
+        made = make_sample(folder / "hub", options)
+        rows = [subset.num_rows for subset in made.subsets if subset.name in SUBSETS]
+        num_samples = sum(rows_of[kind] for rows_of in rows for kind in ANNOTATIONS)
+        tail = "skip" if ranks == resume_ranks == 1 else "repeat"
         with HubProcess(folder / "hub") as hub:
             os.environ["HF_ENDPOINT"] = hub.endpoint
 
             def run(ranks: int, output: str, *more: str, kill_after: int | None = None) -> dict[int, list[str]]:
                 command = [*_launch(launcher, ranks), str(script), REPO_ID, *SUBSETS]
                 command += ["--output", str(folder / output), "--cache", str(folder / f"{output}-cache")]
-                command += ["--disk-budget", "16MB", "--annotations", "cap", "oe", *more]
+                command += ["--disk-budget", "16MB", "--annotations", *ANNOTATIONS, "--tail", tail, *more]
                 return _samples_by_step(command, kill_after)
 
             quiet = run(ranks, "quiet")
@@ -115,10 +121,13 @@ def demonstrate(script: Path, ranks: int, resume_ranks: int, launcher: str) -> N
     joined = {step: names for step, names in killed.items() if step < first} | resumed
     assert joined == quiet, "the resumed run trained on other samples than the undisturbed one"
     names = [name for step in joined.values() for name in step]
-    assert len(names) == len(set(names)), "a sample was trained on twice in one epoch"
+    num_repeated = len(names) - len(set(names))
+    assert len(set(names)) == num_samples, f"{num_samples - len(set(names))} samples were not trained on"
+    assert tail == "repeat" or not num_repeated, "a sample was trained on twice in one epoch"
     print(
-        f"{len(names)} samples in {len(joined)} steps, each once; killed after step {KILL_AFTER_STEP} on {ranks}, "
-        f"resumed before step {first} on {resume_ranks}: the same samples in each step as undisturbed"
+        f"{num_samples} samples in {len(joined)} steps, {num_repeated} of them repeated at the end; killed after step "
+        f"{KILL_AFTER_STEP} on {ranks}, resumed before step {first} on {resume_ranks}: the same samples in each step "
+        "as undisturbed"
     )
 
 

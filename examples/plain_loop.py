@@ -42,6 +42,7 @@ def main() -> None:
         annotations=args.annotations,
         cache_dir=args.cache,
         disk_budget=args.disk_budget,
+        tail=args.tail,
         frames=FrameSampling(fps=1.0, max_frames=4, size=64),
     ) as dataset:
         # Each rank fetches its own samples: no sampler, and no workers, since the dataset works in the background.
