@@ -31,6 +31,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--restart", action="store_true", help="delete the run that is in the run folder, and start")
     parser.add_argument("--quiet", action="store_true", help="show nothing while it runs")
+    parser.add_argument(
+        "--trust-imports", action="store_true", help="run the code that train.step names; look at it before"
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -43,6 +46,7 @@ def run(arguments: argparse.Namespace) -> int:
         restart=arguments.restart,
         resume_or_start=arguments.resume_or_start,
         quiet=arguments.quiet,
+        trust_imports=arguments.trust_imports,
     )
     if result.report is not None:
         for line in summary_lines(result.report):

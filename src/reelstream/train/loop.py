@@ -89,6 +89,7 @@ class TrainingLoop:
         samples_per_epoch: Known or estimated; the learning rate's schedule is drawn for it.
         evaluate: Scores held-out samples, or returns None where they cannot be had yet; called every
             `evaluate_every_steps` and at the end, also where the run had ended before.
+        make_room: Called on the other ranks before that.
         evaluate_every_steps: None calls it at the end only.
         run_state: Called at each save on each rank; what it returns comes back from `saving.saved_run_state`.
         team: The ranks; None for a process by itself.
@@ -113,6 +114,7 @@ class TrainingLoop:
         telemetry: Telemetry | None = None,
         samples_per_epoch: int | None = None,
         evaluate: Callable[[], EvaluationResult | None] | None = None,
+        make_room: Callable[[], None] | None = None,
         evaluate_every_steps: int | None = None,
         run_state: Callable[[], dict[str, Any]] | None = None,
         team: Team = ALONE_TEAM,
@@ -129,6 +131,7 @@ class TrainingLoop:
         self._team = team
         self._telemetry = telemetry or Telemetry()
         self._evaluate = evaluate if team.is_first else None
+        self._make_room = None if team.is_first else make_room
         self._evaluate_every_steps = evaluate_every_steps
         self._deadline = deadline
         self._clock = clock or SystemClock()
@@ -442,6 +445,9 @@ class TrainingLoop:
         """Let the first rank score what is held out, and wait for it."""
         if not self._evaluates:
             return
+        if self._make_room is not None:
+            self._make_room()
+        self._team.exchange("room for an evaluation", b"")
         with self._team.watched("an evaluation"), self._engine.whole():
             self._score(stop)
             self._team.from_first("evaluation", b"")

@@ -48,6 +48,8 @@ class Team:
         self.ranks = ranks
         self._votes = votes
         self._num_exchanges: Counter[str] = Counter()
+        self.has_left = False
+        """Whether this rank takes no further part; a process by itself never leaves."""
 
     @property
     def place(self) -> RankPlace:
@@ -85,11 +87,17 @@ class Team:
             RankLostError: Where a rank is gone, or has left.
         """
         self._num_exchanges[topic] += 1
-        return self.ranks.exchange(f"{topic}/{self._num_exchanges[topic]}", value, cancellation or Cancellation())
+        return self.ranks.exchange(f"train/{topic}/{self._num_exchanges[topic]}", value, cancellation or Cancellation())
 
     def from_first(self, topic: str, value: bytes) -> bytes:
         """Return the first rank's value, on all ranks; what others give is not read."""
         return self.exchange(topic, value)[0]
+
+    def leave(self, error: BaseException) -> None:
+        """Take no further part, and have the others know why: who waits for this rank ends at once."""
+        if self.place.world_size > 1:
+            self.has_left = True
+            self.ranks.leave(_reason(error))
 
     @contextlib.contextmanager
     def watched(self, what: str) -> Iterator[None]:

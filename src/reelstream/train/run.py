@@ -14,11 +14,12 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import itertools
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +28,9 @@ import yaml
 from reelstream.cache import DiskBudget
 from reelstream.catalog import Catalog
 from reelstream.clock import Clock, SystemClock
-from reelstream.data import StreamingVideoDataset
+from reelstream.data import StreamingVideoDataset, merge_states
 from reelstream.data.iterable import at_commit_of
-from reelstream.errors import ConfigError, DiskError, ReelstreamError
+from reelstream.errors import ConfigError, DiskError, RankLostError, ReelstreamError
 from reelstream.hubserver import HubProcess
 from reelstream.indexes import IndexStore
 from reelstream.interrupt import Interrupted, Interrupts
@@ -42,12 +43,15 @@ from reelstream.train.costs import checkpoint_costs
 from reelstream.train.deadline import Deadline
 from reelstream.train.device import choose_compute
 from reelstream.train.disk import DiskPlan, plan_of, set_checkpoints_aside, set_logs_aside
+from reelstream.train.followed_folder import RunFolder, claimed_by_first
 from reelstream.train.held_out import HeldOutClips
 from reelstream.train.hub_figures import HubFigures
 from reelstream.train.loop import TrainingLoop
 from reelstream.train.models import LoadedModel, load_model, load_saved_model
+from reelstream.train.parallel import Team, joined_team
 from reelstream.train.remote.copies import Copies
 from reelstream.train.remote.pushing import Pusher
+from reelstream.train.run_figures import figures_of, high_water_of, merged_figures, with_high_water
 from reelstream.train.run_folder import (
     CONFIG_FILE,
     CONFIG_HEADER,
@@ -58,12 +62,11 @@ from reelstream.train.run_folder import (
 )
 from reelstream.train.run_options import RunOptions
 from reelstream.train.saving import saved_data_state, saved_run_state
+from reelstream.train.steps import TrainStep, load_step
 from reelstream.units import format_bytes
 
 # Texts that a tiny model's tokenizer is built from; more changes nothing.
 _MOST_TOKENIZER_SAMPLES = 20_000
-# In the saved state beside the totals: the budget's books begin anew with each process.
-_HIGH_WATER = "disk_high_water_bytes"
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,7 +74,7 @@ class RunResult:
     """How a run ended."""
 
     report: dict[str, Any] | None
-    """As in `report.json`; None where the run ended before it began, and left nothing."""
+    """As in `report.json`; None where the run ended before it began and left nothing, and on ranks but the first."""
     interrupted_by: str | None
     """Name of the signal that ended it; None where it came to its end."""
     checkpoint_step: int | None
@@ -86,11 +89,15 @@ def run_training(
     restart: bool = False,
     resume_or_start: bool = False,
     quiet: bool = False,
+    trust_imports: bool = False,
 ) -> RunResult:
     """Train, and leave a report whatever happens once the dataset is open.
 
     SIGINT, SIGTERM, SIGUSR1, SIGUSR2 and the end of `train.max_time` end the run in good order, at any time: a step
     that is being made is finished, a checkpoint saved, and pushed where `remote.push` says so.
+
+    Started by torchrun or another launcher this process is one rank of several, and all of them call this. The first
+    one claims the folder, writes checkpoints, log and report, shows the run, and evaluates.
 
     Args:
         options: What and how.
@@ -99,17 +106,22 @@ def run_training(
         restart: Delete the run that is in the folder, and start.
         resume_or_start: Go on where there is a checkpoint, here or at `remote`, and start where there is none.
         quiet: Show nothing while it runs.
+        trust_imports: Whether the code that `train.step` names may run.
 
     Raises:
         ConfigError: Where an option is wrong, or the folder holds a run and nothing says what to do with it, or another
             process trains in it.
+        RankLostError: Where another rank is gone; the run can be resumed from its last checkpoint.
         ReelstreamError: What ended the run; the report says how far it came.
     """
+    train_step = load_step(options.train.step, trusted=trust_imports)
     with contextlib.ExitStack() as stack:
         interrupts = stack.enter_context(Interrupts())
         deadline = stack.enter_context(Deadline(options.train.max_time, pushes=options.remote.push is not None))
         try:
             with deadline.telling(interrupts):
+                telemetry = Telemetry()
+                team = stack.enter_context(joined_team(options.train, telemetry))
                 copies = stack.enter_context(
                     Copies(
                         options.remote,
@@ -118,23 +130,25 @@ def run_training(
                         tell=_say_nothing if quiet else _say,
                     )
                 )
-                folder = stack.enter_context(
-                    ClaimedFolder(
-                        options.run_dir,
-                        resume=resume,
-                        restart=restart,
-                        resume_or_start=resume_or_start,
-                        elsewhere=copies if options.remote.source is not None else None,
-                    )
+                claim = functools.partial(
+                    ClaimedFolder,
+                    options.run_dir,
+                    resume=resume,
+                    restart=restart,
+                    resume_or_start=resume_or_start,
+                    elsewhere=copies if options.remote.source is not None else None,
                 )
+                folder = stack.enter_context(claimed_by_first(team, options.run_dir, claim))
         except Interrupted as interrupted:
             return RunResult(report=None, interrupted_by=interrupted.reason, checkpoint_step=None)
-        run = _Run(options, folder, copies, deadline)
+        run = _Run(options, folder, team, copies=copies, deadline=deadline, telemetry=telemetry)
         try:
-            with run.shown(not quiet), run.pushed_at_its_end(), deadline.telling(interrupts):
+            with run.shown(not quiet and team.is_first), run.pushed_at_its_end(), deadline.telling(interrupts):
                 run.open()
-                run.train(resolved)
+                run.train(resolved, train_step)
         except BaseException as error:
+            # Whatever the others wait for, they wait in vain.
+            team.leave(error)
             interrupts.defer()
             interrupted_by = error.reason if isinstance(error, Interrupted) else None
             # What went wrong first is what is told.
@@ -152,9 +166,19 @@ def run_training(
 class _Run:
     """The parts of one run while it is going on."""
 
-    def __init__(self, options: RunOptions, folder: ClaimedFolder, copies: Copies, deadline: Deadline) -> None:
+    def __init__(
+        self,
+        options: RunOptions,
+        folder: RunFolder,
+        team: Team,
+        *,
+        copies: Copies,
+        deadline: Deadline,
+        telemetry: Telemetry,
+    ) -> None:
         self._options = options
         self._folder = folder
+        self._team = team
         self._copies = copies
         self._deadline = deadline
         self._pusher: Pusher | None = None
@@ -173,11 +197,17 @@ class _Run:
         self._disk_plan: DiskPlan | None = None
         self._began = False
         self.interrupted_by: str | None = None
-        saved = {} if folder.checkpoint is None else saved_run_state(folder.checkpoint)
+        # What all ranks had counted, the first one goes on from.
+        saved = saved_run_state(folder.checkpoint) if folder.checkpoint is not None and team.is_first else {}
         latest = self._latest_state() if saved else None
-        self._earlier_high_water_bytes = max(_high_water(saved), _high_water(latest))
+        self._earlier_high_water_bytes = max(high_water_of(saved), high_water_of(latest))
         self._totals = Totals.from_json(saved, latest) if saved else Totals()
-        self._telemetry = Telemetry(self._totals, deadline)
+        self._others_figures: list[dict[str, Any]] = []
+        self._whole_data_state: dict[str, Any] | None = None
+        self._whole_at_step: int | None = None
+        self._telemetry = telemetry
+        telemetry.add(self._totals)
+        telemetry.add(deadline)
         self._log: JsonLinesSink | None = None
         self._hub_figures: HubFigures | None = None
         self._saved_indexes: IndexStore | None = None
@@ -194,7 +224,8 @@ class _Run:
 
     def open(self) -> None:
         """Open the log, the hub, the dataset and the held-out clips; what fails here leaves nothing behind."""
-        self._open_log()
+        if self._team.is_first:
+            self._open_log()
         step = None if self._folder.checkpoint is None else self._folder.checkpoint.step
         self._telemetry.emit(events.RunStarted(resumed_at_step=step))
         self._start_local_hub()
@@ -205,9 +236,9 @@ class _Run:
             )
         )
         session = self._dataset.session
-        if self._folder.checkpoint is not None and self._folder.indexes.is_dir():
+        if self._team.is_first and self._folder.checkpoint is not None and self._folder.indexes.is_dir():
             session.take_indexes(IndexStore(self._folder.indexes, telemetry=self._telemetry))
-        if self._options.evaluation.enabled:
+        if self._options.evaluation.enabled and self._team.is_first:
             self._held_out = self._resources.enter_context(
                 HeldOutClips(
                     self._options.evaluation,
@@ -231,9 +262,18 @@ class _Run:
         self._telemetry.add(self._log)
 
     def _start_local_hub(self) -> None:
-        """Start the local Hub where one is asked for, and stream from it."""
-        local = self._options.local_hub
+        """Start the local Hub where one is asked for, on the first rank, and stream from it on all."""
+        local, place = self._options.local_hub, self._team.place
         if local is None:
+            return
+        if place.local_world_size < place.world_size:
+            raise ConfigError(
+                "local_hub serves one machine, and the ranks are on several",
+                "serve the folder where all of them reach it, with reelstream serve, and set data.endpoint",
+            )
+        if not self._team.is_first:
+            endpoint = self._team.from_first("local hub", b"").decode()
+            self._data = dataclasses.replace(self._data, endpoint=endpoint)
             return
         if not local.root.is_dir():
             raise ConfigError(
@@ -242,6 +282,7 @@ class _Run:
             )
         hub = HubProcess(local.root, bandwidth_bytes_per_s=local.bandwidth, latency_s=local.latency)
         self._resources.enter_context(hub)
+        self._team.from_first("local hub", hub.endpoint.encode())
         self._data = dataclasses.replace(self._data, endpoint=hub.endpoint)
         self._hub_figures = HubFigures(hub)
         self._telemetry.add(self._hub_figures)
@@ -263,66 +304,92 @@ class _Run:
 
     # ------------------------------------------------------------------ the run
 
-    def train(self, resolved: dict[str, Any]) -> None:
+    def train(self, resolved: dict[str, Any], train_step: TrainStep) -> None:
         """Train to the end, or to a signal.
 
         Args:
             resolved: For `config.yaml`; written once a run that goes on is known to be the same one.
+            train_step: What is trained on in a batch.
         """
         options, dataset = self._options, self._dataset
         assert dataset is not None, "opened before"
         loaded = self._load_model(dataset)
-        self._saved_indexes = dataset.session.open_store(self._folder.indexes, self._budget.account("saved indexes"))
-        costs = checkpoint_costs(loaded, options.model, options.checkpoints)
-        # One that is being pushed stays beside the newest.
-        num_kept = max(options.checkpoints.keep, 2 if self._copies.pushes else 1)
-        num_checkpoints = num_kept + 1
-        set_checkpoints_aside(
-            self._budget,
-            size_bytes=costs[0].size_bytes,
-            num_checkpoints=num_checkpoints,
-            session=dataset.session,
-            lanes=options.data.lanes,
-            costs=costs,
-        )
-        self._disk_plan = plan_of(self._budget, costs, num_checkpoints=num_checkpoints)
-        self._notice(self._disk_plan.sentence)
+        if self._team.is_first:
+            self._make_room_for_checkpoints(loaded, dataset)
         # Here, once all else has its room, and where a signal ends it at once.
         dataset.session.download()
-        self._store = CheckpointStore(
-            self._folder.checkpoints,
-            keep=num_kept,
-            allowance=self._budget.account("checkpoints"),
-            on_saved=self._offer,
-        )
-        self._store.open()
-        self._deadline.expect(costs[0].size_bytes)
-        self._pusher = self._copies.pusher(self._store, self._folder.path, self._telemetry)
-        held_out = self._held_out
-        loop = TrainingLoop(
+        if self._team.is_first:
+            self._open_store()
+        held_out, compute = self._held_out, choose_compute(options.train, self._team.place)
+        self._loop = loop = TrainingLoop(
             loaded,
             dataset,
             options=options.train,
             checkpoints=options.checkpoints,
             store=self._store,
             telemetry=self._telemetry,
-            samples_per_epoch=len(dataset),
-            evaluate=None if held_out is None else held_out.evaluator(loaded, choose_compute(options.train)),
+            samples_per_epoch=len(dataset) * self._team.place.world_size,
+            evaluate=None if held_out is None else held_out.evaluator(loaded, compute),
+            make_room=self._make_room_for_evaluation,
             evaluate_every_steps=options.evaluation.every_steps,
-            run_state=self._state_of_checkpoint,
+            run_state=self._own_figures,
+            team=self._team,
+            train_step=train_step,
+            merge_data_states=self._merge_data_states,
+            merge_run_states=self._state_of_checkpoint,
             deadline=self._deadline,
         )
         if self._folder.checkpoint is not None:
             loop.resume(self._folder.checkpoint)
         self._began = True
-        text = CONFIG_HEADER + yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True)
-        _write_small(self._folder.path / CONFIG_FILE, text)
-        self._loop = loop
+        if self._team.is_first:
+            text = CONFIG_HEADER + yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True)
+            _write_small(self._folder.path / CONFIG_FILE, text)
         if self._pusher is not None:
             self._resources.enter_context(self._pusher)
             if self._folder.checkpoint is not None:
                 self._pusher.offer_step(self._folder.checkpoint.step)
         self.interrupted_by = loop.run().interrupted_by
+
+    def _make_room_for_checkpoints(self, loaded: LoadedModel, dataset: StreamingVideoDataset) -> None:
+        """Give checkpoints, and the indexes beside them, their part of the disk budget."""
+        options = self._options
+        self._saved_indexes = dataset.session.open_store(self._folder.indexes, self._budget.account("saved indexes"))
+        num_ranks = self._team.place.world_size
+        costs = checkpoint_costs(loaded, options.model, options.checkpoints, num_ranks=num_ranks)
+        set_checkpoints_aside(
+            self._budget,
+            size_bytes=costs[0].size_bytes,
+            num_checkpoints=self._num_kept + 1,
+            session=dataset.session,
+            lanes=options.data.lanes,
+            costs=costs,
+        )
+        self._disk_plan = plan_of(self._budget, costs, num_checkpoints=self._num_kept + 1)
+        self._notice(self._disk_plan.sentence)
+        self._deadline.expect(costs[0].size_bytes)
+
+    @property
+    def _num_kept(self) -> int:
+        # One that is being pushed stays beside the newest.
+        return max(self._options.checkpoints.keep, 2 if self._copies.pushes else 1)
+
+    def _open_store(self) -> None:
+        self._store = CheckpointStore(
+            self._folder.checkpoints,
+            keep=self._num_kept,
+            allowance=self._budget.account("checkpoints"),
+            on_saved=self._offer,
+        )
+        self._store.open()
+        self._pusher = self._copies.pusher(self._store, self._folder.path, self._telemetry)
+
+    def _make_room_for_evaluation(self) -> None:
+        """Give up what is on disk here, where the first rank evaluates at the run's end only and needs the room."""
+        if self._options.evaluation.every_steps is None:
+            assert self._dataset is not None
+            self._dataset.reset()
+            self._dataset.session.drop_kept()
 
     def _offer(self, saved: Saved) -> None:
         if self._pusher is not None:
@@ -350,17 +417,33 @@ class _Run:
         wait_s = self._options.remote.wait
         self._pusher.finish(wait_s if left_s is None else min(wait_s, left_s))
 
-    def _state_of_checkpoint(self) -> dict[str, Any]:
+    def _merge_data_states(self, states: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        """Return the stream's state of all ranks, and remember it for the books."""
+        assert self._loop is not None
+        self._whole_data_state, self._whole_at_step = merge_states(states), self._loop.progress.step
+        return self._whole_data_state
+
+    def _state_of_checkpoint(self, figures: Sequence[dict[str, Any]]) -> dict[str, Any]:
         """Return what a checkpoint holds of the run, once what else a resume needs lies beside it."""
         assert self._dataset is not None
         assert self._saved_indexes is not None
         self._dataset.session.save_indexes(self._saved_indexes)
+        self._others_figures = list(figures[1:])
         return self._run_state()
+
+    def _own_figures(self) -> dict[str, Any]:
+        """Return what this rank has counted; the first one, with all that was counted before a resume."""
+        return figures_of(self._totals, high_water_bytes=self._budget.high_water_bytes, place=self._team.place)
+
+    def _run_figures(self) -> dict[str, Any]:
+        """Return the figures of all ranks, as far as they are known here."""
+        figures = merged_figures([self._own_figures(), *self._others_figures])
+        return with_high_water(figures, self._earlier_high_water_bytes)
 
     def _run_state(self) -> dict[str, Any]:
         """Return the figures that a resume goes on from; also kept beside the checkpoints, for what is spent later."""
         self._raise_log_problem()
-        state = {**self._totals.to_json(), _HIGH_WATER: self._high_water_bytes}
+        state = self._run_figures()
         _write_small(self._folder.path / TOTALS_FILE, json.dumps(state, ensure_ascii=False))
         return state
 
@@ -383,32 +466,59 @@ class _Run:
                 stack.callback(self._log.close)
             with self._resources:
                 self._book()
-            if not self._began:
+                if self._dataset is not None:
+                    # First, so that closing is counted; and the local Hub stays until the others have closed.
+                    self._dataset.cleanup()
+                self._others_figures = self._heard("figures", self._own_figures)[1:] or self._others_figures
+            if not self._began or not self._team.is_first:
                 return None
             self._telemetry.emit(events.RunFinished(interrupted=interrupted))
             report = self._write_report()
             self._raise_log_problem()
             return report
 
+    def _heard(self, topic: str, own: Callable[[], dict[str, Any]]) -> list[dict[str, Any]]:
+        """Return what each rank says at the run's end; nothing where one is gone, or the run has failed here."""
+        if self._loop is None or self._team.has_left:
+            return []
+        try:
+            return [json.loads(each) for each in self._team.exchange(topic, json.dumps(own()).encode())]
+        except RankLostError as error:
+            self._team.leave(error)
+            self._notice(f"the other ranks' figures are those of the last checkpoint: {error.fact}")
+            return []
+
     def _book(self) -> None:
         """Book the epoch in which the last step was made, unless it was booked at its end."""
-        if self._loop is None or self._loop.data_state is None or self._dataset is None:
+        loop, dataset = self._loop, self._dataset
+        if loop is None or loop.data_state is None or dataset is None:
             return
-        booked = self._dataset.books_of(self._loop.data_state)
+        own_state = loop.data_state
+        states = self._heard("books", lambda: own_state)
+        if states:
+            self._merge_data_states(states)
+        state = self._whole_data_state
+        if state is None or state["epoch_state"] is None or self._whole_at_step != loop.progress.step:
+            # A rank is gone, and what it had consumed since the last checkpoint with it.
+            return
+        booked = dataset.books_of(state)
         earlier = self._totals.consumed.books.get(booked.epoch)
         # Served to its end, an epoch is booked by the dataset, which then knows what no archive held; the state after
         # its last sample may be the next one's beginning, of which nothing was consumed.
-        begun = booked.epoch == self._loop.progress.epoch
+        begun = booked.epoch == loop.progress.epoch
         if begun and (earlier is None or earlier.num_delivered != booked.num_delivered):
             self._telemetry.emit(booked)
 
     def _write_report(self) -> dict[str, Any]:
+        place, figures = self._team.place, self._run_figures()
+        num_nodes = place.world_size // place.local_world_size
         report = build_report(
-            self._totals,
+            self._totals if place.world_size == 1 else Totals.from_json(figures),
             disk_budget_bytes=self._budget.total_bytes,
-            disk_high_water_bytes=self._high_water_bytes,
-            num_cores=os.cpu_count() or 1,
+            disk_high_water_bytes=high_water_of(figures),
+            num_cores=num_nodes * (os.cpu_count() or 1),
         )
+        report["world_size"] = place.world_size
         if self._disk_plan is not None:
             report["disk_plan"] = self._disk_plan.to_json()
         if self._hub_figures is not None:
@@ -422,10 +532,6 @@ class _Run:
     def _raise_log_problem(self) -> None:
         if self._log is not None and self._log.problem is not None:
             raise self._log.problem
-
-    @property
-    def _high_water_bytes(self) -> int:
-        return max(self._earlier_high_water_bytes, self._budget.high_water_bytes)
 
     # ------------------------------------------------------------------ telling
 
@@ -450,7 +556,8 @@ class _Run:
         held = None if dataset is None else dataset.gauges()
         epoch = 0 if dataset is None else dataset.epoch
         # Not from the catalog while it is being built, which is opened in another thread.
-        num_epoch_samples = len(dataset) if dataset is not None and dataset.is_open else 0
+        is_open = dataset is not None and dataset.is_open
+        num_epoch_samples = len(dataset) * self._team.place.world_size if dataset is not None and is_open else 0
         asked_bytes = 0 if self._held_out is None else self._held_out.received_bytes
         return Gauges(
             received_bytes=self._telemetry.received_bytes + asked_bytes,
@@ -494,10 +601,6 @@ def _say(sentence: str) -> None:
 
 def _say_nothing(sentence: str) -> None:
     """Take a sentence that nobody wants to hear."""
-
-
-def _high_water(state: dict[str, Any] | None) -> int:
-    return 0 if state is None else int(state.get(_HIGH_WATER, 0))
 
 
 def _texts_of(catalog: Catalog) -> Iterator[str]:
