@@ -121,6 +121,8 @@ def _kind(hint: Any) -> str:
         return "section"
     if typing.get_origin(inner) is tuple:
         return f"list of {_kind(typing.get_args(inner)[0])}"
+    if _is_union(inner):
+        return " or ".join(_kind(branch) for branch in typing.get_args(inner))
     if typing.get_origin(inner) is Literal:
         return ", ".join(f"`{word}`" for word in typing.get_args(inner))
     return _PLAIN_WORDS[inner]
@@ -152,10 +154,14 @@ def _written(value: object, hint: Any) -> str:
 
 
 def _without_none(hint: Any) -> Any:
-    if typing.get_origin(hint) not in {typing.Union, types.UnionType}:
+    if not _is_union(hint):
         return hint
-    (inner,) = (branch for branch in typing.get_args(hint) if branch is not types.NoneType)
-    return inner
+    branches = tuple(branch for branch in typing.get_args(hint) if branch is not types.NoneType)
+    return branches[0] if len(branches) == 1 else typing.Union[branches]  # noqa: UP007 - built at run time
+
+
+def _is_union(hint: Any) -> bool:
+    return typing.get_origin(hint) in {typing.Union, types.UnionType}
 
 
 if __name__ == "__main__":

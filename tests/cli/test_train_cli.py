@@ -152,7 +152,8 @@ def test_quiet_is_quiet(hub: HubProcess, tmp_path: Path, capsys: pytest.CaptureF
         ("train: {batch_size: 0}", r":4: train.batch_size must be at least 1, not 0"),
         ("train: {precision: float23}", r":4: .*; did you mean 'float32'\?"),
         ("log_budget: lots", r":4: log_budget: 'lots' is not a size"),
-        ("streaming_mode: false", r":1: streaming_mode is false"),
+        ("checkpoints: {weights: adapters}", r":1: checkpoints.weights is adapters, but model.lora is not set"),
+        ("model: {lora: {targets: everything}}", r":4: model.lora.targets must be 'all-linear' or a list"),
         (f"evaluation: {{subset: {ACADEMIC}}}", r":1: evaluation.subset .* is trained on as well"),
     ],
 )
