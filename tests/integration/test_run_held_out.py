@@ -122,6 +122,23 @@ def test_unknown_clips_wait_for_the_end_of_the_first_epoch_and_a_notice_says_so(
     assert "`reelstream index" in notice
 
 
+def test_clips_of_parts_are_known_once_each_part_had_its_turn(hub: HubProcess, tmp_path: Path) -> None:
+    changes = {
+        "evaluation.share": 0.3,
+        "data.subsets": [ACADEMIC],
+        "data.spans": "cut",
+        "data.parts": 2,
+        "train.epochs": 2,
+        "train.max_steps": 5,
+    }
+    config = write_config(tmp_path, hub.endpoint, changes)
+    assert train(config, "--quiet", "train.epochs=1") == 0
+    assert report_of(config)["evaluation"]["step"] is None
+    assert train(config, "--quiet", "--resume") == 0
+    evaluation = report_of(config)["evaluation"]
+    assert evaluation["num_samples"] == evaluation["held_out"]["samples"] > 0
+
+
 def test_a_run_that_never_learns_where_clips_lie_evaluates_nothing_and_says_so(
     hub: HubProcess, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

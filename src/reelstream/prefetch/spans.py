@@ -18,6 +18,7 @@ from reelstream.archive import ArchiveIndex
 from reelstream.catalog import Catalog, SubsetLayout
 from reelstream.errors import ArchiveError, ConfigError, StateError
 from reelstream.indexes import IndexStore
+from reelstream.indexes.known import chained
 from reelstream.prefetch.learned_rows import LearnedRows
 from reelstream.prefetch.options import LEAST_CUT_BYTES, StreamOptions
 from reelstream.prefetch.plan import EpochPlan, KnownArchive
@@ -221,7 +222,7 @@ class SpanPlanner:
 
     def unknown_archives(self) -> list[Archive]:
         """Return the archives of which it is not known where all members lie."""
-        return [archive for archive in self._archives if self._index(archive) is None]
+        return [archive for archive in self._archives if self._all_rows(archive) is None]
 
     @property
     def learning_command(self) -> str:
@@ -346,12 +347,25 @@ class SpanPlanner:
             self._directories[archive.path] = index
         return self._directories[archive.path]
 
+    def _all_rows(self, archive: Archive) -> ArchiveIndex | LearnedRows | None:
+        """Return the rows of an archive, if all its members are known.
+
+        For held-out clips that may be by the cuts of parts that were trained on one after the other. Not for training:
+        which spans an epoch has shall not depend on what other runs have learned of this one's cuts.
+        """
+        index = self._index(archive)
+        if index is not None or self._options.split != "held_out":
+            return index
+        cuts = chained(self._indexes.cuts(archive))
+        report = cuts[-1].report if cuts else None
+        return LearnedRows.of(cuts) if report is not None and report.served_until == archive.size_bytes else None
+
     def _rows_of(
         self, layout: SubsetLayout, settings: SpanSettings
     ) -> Iterator[tuple[Archive, ArchiveIndex | LearnedRows | None]]:
         """Yield the archives of an epoch, and the rows of its part that are known of each; None where not all are."""
         if settings.parts == 1 or settings.part_rule == "members":
-            yield from ((archive, self._index(archive)) for archive in layout.archives)
+            yield from ((archive, self._all_rows(archive)) for archive in layout.archives)
             return
         by_archive: dict[Archive, list[Span]] = {}
         for span in _chosen(self._spans_of(layout, settings), layout.name, settings):
