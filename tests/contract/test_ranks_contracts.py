@@ -21,7 +21,7 @@ class TestMemoryStore(KeyValueStoreContract):
 class TestStoreOfTorch(KeyValueStoreContract):
     # Not its FileStore, which says of any key that it was there when it is removed.
     def make_store(self) -> KeyValueStore:
-        return _TorchStore(torch.distributed.HashStore(), "run")
+        return _TorchStore(torch.distributed.HashStore(), "run")  # type: ignore[attr-defined]
 
 
 class TestOneRank(RanksContract):

@@ -19,7 +19,7 @@ from typing import Any, Self
 
 from integration.killed_ranks_worker import Job
 
-_DEADLINE_S = 90.0
+_DEADLINE_S = 60.0
 _POLL_S = 0.004
 
 Order = dict[tuple[int, int], tuple[Any, ...]]
@@ -149,8 +149,12 @@ class RankRun:
         self._processes = []
         return codes
 
+    def error(self, rank: int) -> str:
+        """What a rank has said."""
+        return (self.folder / f"rank-{rank}.err").read_text()
+
     def errors(self) -> str:
-        """What the ranks have said."""
+        """What all have said."""
         return "\n".join(path.read_text() for path in sorted(self.folder.glob("rank-*.err")))
 
 

@@ -130,7 +130,7 @@ def _bare_machine(trial: Trial, stop: int) -> Joined | None:
     with trial.folder() as folder, trial.dataset(folder) as dataset:
         begun = Reader(dataset).take(stop)
         state = through_json(dataset.state_dict())
-    if state.get("epoch_state", {}).get("spans", {}).get("kind") == SpanKind.BLOCK:
+    if (state.get("epoch_state") or {}).get("spans", {}).get("kind") == SpanKind.BLOCK:
         return None
     with trial.folder() as other, trial.dataset(other) as dataset:
         dataset.load_state_dict(state)
@@ -218,8 +218,9 @@ def _resumed_by_loader(
 ) -> Joined:
     with trial.dataset(folder) as dataset:
         dataset.load_state_dict(state)
-        epoch = begun[-1].position.epoch if begun else 0
         left = trial.num_samples - len(begun)
+        # A loader whose last batch is short has met the epoch's end: the state is then the next one's beginning.
+        epoch = state.get("epoch", begun[-1].position.epoch if begun else 0)
         rest = list(chain.from_iterable(_batches(dataset, _plain(dataset, trial, num_workers), epoch, left)))
     return _joined_batches(trial, begun, rest)
 
