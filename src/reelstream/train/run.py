@@ -202,6 +202,7 @@ class _Run:
         latest = self._latest_state() if saved else None
         self._earlier_high_water_bytes = max(high_water_of(saved), high_water_of(latest))
         self._totals = Totals.from_json(saved, latest) if saved else Totals()
+        self._begun_before = frozenset(self._totals.consumed.needed_bytes)
         self._others_figures: list[dict[str, Any]] = []
         self._whole_data_state: dict[str, Any] | None = None
         self._whole_at_step: int | None = None
@@ -437,7 +438,7 @@ class _Run:
 
     def _run_figures(self) -> dict[str, Any]:
         """Return the figures of all ranks, as far as they are known here."""
-        figures = merged_figures([self._own_figures(), *self._others_figures])
+        figures = merged_figures([self._own_figures(), *self._others_figures], begun_before=self._begun_before)
         return with_high_water(figures, self._earlier_high_water_bytes)
 
     def _run_state(self) -> dict[str, Any]:

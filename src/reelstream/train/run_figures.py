@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from reelstream.ranks import RankPlace
@@ -53,12 +53,16 @@ def with_high_water(figures: Mapping[str, Any], earlier_bytes: int) -> dict[str,
     return {**figures, _HIGH_WATER: max(high_water_of(figures), earlier_bytes)}
 
 
-def merged_figures(figures: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def merged_figures(figures: Sequence[dict[str, Any]], *, begun_before: Collection[int] = ()) -> dict[str, Any]:
     """Return the figures of all ranks as one rank's.
 
     Steps, losses and books are the first rank's, which are those of all. Bytes, requests, clips and seconds of decoding
     are added. Seconds in which ranks waited or read are not, since they pass side by side: of reading the longest
     counts, of all else the first rank's. On disk was at most what the ranks of one node had together.
+
+    Args:
+        figures: Of each rank, by rank; the first one's hold what all ranks had counted before a resume.
+        begun_before: Epochs that had begun before it: what those need is known of all ranks.
     """
     first = figures[0]
     if len(figures) == 1:
@@ -67,7 +71,16 @@ def merged_figures(figures: Sequence[dict[str, Any]]) -> dict[str, Any]:
     nodes: dict[int, int] = {}
     for each in figures:
         nodes[each[_NODE]] = nodes.get(each[_NODE], 0) + each[_HIGH_WATER]
-    return {**first, "spent": dataclasses.asdict(spent), _HIGH_WATER: max(nodes.values())}
+    known = {str(epoch) for epoch in begun_before}
+    needed = [_by_text(each["consumed"]["needed_bytes"]) for each in figures]
+    others = [{epoch: number for epoch, number in each.items() if epoch not in known} for each in needed[1:]]
+    consumed = {**first["consumed"], "needed_bytes": _added([needed[0], *others])}
+    return {**first, "consumed": consumed, "spent": dataclasses.asdict(spent), _HIGH_WATER: max(nodes.values())}
+
+
+def _by_text(by_epoch: Mapping[Any, int]) -> dict[str, int]:
+    """Return numbers by epoch as JSON has them: what has not travelled still has numbers for keys."""
+    return {str(epoch): number for epoch, number in by_epoch.items()}
 
 
 def _merged_spent(ranks: Sequence[Spent]) -> Spent:
