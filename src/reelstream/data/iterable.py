@@ -17,6 +17,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 from reelstream.cache import DiskBudget
 from reelstream.cancel import Cancelled
 from reelstream.catalog import SplitSide
+from reelstream.data.divided import refuse_second_division
 from reelstream.data.epoch_pass import EpochPass
 from reelstream.data.sample import Sample, make_sample
 from reelstream.data.states import STATE_VERSION, merge_states
@@ -266,6 +267,7 @@ class StreamingVideoDataset(IterableDataset[Sample]):
         Raises:
             OutOfReachError: Where a newer iteration, `reset`, `set_epoch` or `cleanup` has ended this one.
             RankLostError: Where another rank is lost.
+            ConfigError: Where accelerate would divide this rank's samples among all ranks once more.
         """
         worker = get_worker_info()
         if worker is None:
@@ -286,6 +288,7 @@ class StreamingVideoDataset(IterableDataset[Sample]):
             )
 
     def _rest_of_epoch(self) -> Iterator[Sample]:
+        refuse_second_division()
         session = self._opened()
         self._end_passes()
         state = session.meet(self._start) or session.start_of(self._epoch)
