@@ -120,7 +120,7 @@ class SpanFinished(Event):
     path: str
     num_clips: int
     num_unreferenced: int
-    """Members that no sample refers to."""
+    """Members that no sample refers to, of this side of a split."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,6 +13,9 @@ Precision = Literal["auto", "float32", "bfloat16"]
 Parallel = Literal["auto", "ddp", "fsdp2", "none"]
 WeightsKind = Literal["full", "adapters"]
 
+# As little as clips work with at all.
+_LEAST_DISK_SHARE_BYTES = 1 << 20
+
 
 def _require(condition: bool, sentence: str) -> None:
     if not condition:
@@ -290,6 +293,10 @@ class EvaluationOptions:
             value = getattr(self, name)
             _require(value is None or value >= 1, f"evaluation.{name} must be at least 1, not {value}")
         _require(self.batch_size >= 1, f"evaluation.batch_size must be at least 1, not {self.batch_size}")
+        _require(
+            self.disk_share is None or self.disk_share >= _LEAST_DISK_SHARE_BYTES,
+            f"evaluation.disk_share must be at least {_LEAST_DISK_SHARE_BYTES} bytes, not {self.disk_share}",
+        )
         if self.every_steps is None:
             _require(
                 not self.keep,

@@ -32,6 +32,13 @@ from reelstream.train import CheckpointOptions, EvaluationOptions, ModelOptions,
         (lambda: CheckpointOptions(every_steps=0), "every_steps"),
         (lambda: EvaluationOptions(max_questions=0), "max_questions"),
         (lambda: EvaluationOptions(batch_size=0), "batch_size"),
+        (lambda: EvaluationOptions(share=1.0), "evaluation.share"),
+        (lambda: EvaluationOptions(share=0.1, clips=5), "evaluation.share and evaluation.clips"),
+        (lambda: EvaluationOptions(clips=0), "evaluation.clips"),
+        (lambda: EvaluationOptions(clips=5, max_samples=0), "max_samples"),
+        (lambda: EvaluationOptions(clips=5, keep=True), "evaluation.keep"),
+        (lambda: EvaluationOptions(clips=5, disk_share=2_000_000), "every_steps"),
+        (lambda: EvaluationOptions(clips=5, every_steps=3, disk_share=0), "disk_share"),
     ],
 )
 def test_a_contradiction_is_refused_with_the_option_named(make: Callable[[], Any], named: str) -> None:
