@@ -6,7 +6,8 @@ timing, and each served sample leaves a step in a journal from which the state a
 How lanes that have ended are dealt with is the epoch's `tail`. With `skip` they are passed over. With the others lanes
 serve *in step*: one sample of each lane is a round, so that several ranks, each with lanes of its own, serve the same
 number of samples; whether there is another round is agreed on by all ranks, see `outlook`. With `repeat` a lane that
-has ended serves its last window again, whose clips stay for that; with `drop` the shortest lane ends the epoch.
+has ended serves its last window again, whose clips stay for that (where none of them is good, the sample that it served
+last, an *echo*, whose frames whoever serves holds); with `drop` the shortest lane ends the epoch.
 """
 
 from __future__ import annotations
@@ -41,10 +42,16 @@ class Entry:
     turn: int
     """Number of the lane whose turn it is; another one serves in its place where it has nothing."""
     lane: Lane
-    window: Window
+    window: Window | None
+    """None for an echo."""
     index: int
     """Place in the window's order; beyond its end the window is served again."""
     clip: ResidentClip
+
+    @property
+    def is_first(self) -> bool:
+        """Whether its lane has not served it before."""
+        return self.window is not None and self.index < len(self.window.order)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,9 +81,10 @@ class Board:
 
     Args:
         state: Where to begin; it is copied, not changed.
+        echoes: Whether what a lane served last can be had again, once nothing of it is on disk.
     """
 
-    def __init__(self, state: EpochState) -> None:
+    def __init__(self, state: EpochState, *, echoes: bool = True) -> None:
         self.settings = state.settings
         self._journal = Journal(state)
         self.num_served = state.num_consumed
@@ -92,6 +100,7 @@ class Board:
         """The lanes that are served here."""
         self._stride = state.share.world_size
         self._in_step = state.settings.tail != "skip"
+        self._echoes = echoes and state.settings.tail == "repeat"
         self._first_windows = {number: lane for number, lane in enumerate(state.lanes) if lane.cursor}
         self._turn = state.turn
         self._owned = state.seen.copy()
@@ -101,6 +110,7 @@ class Board:
         self._ahead_turn = self._turn
         self._ahead: list[tuple[int, int]] = [(0, 0)] * len(self.lanes)
         self._ahead_again = [0] * len(self.lanes)
+        self._ahead_last: list[ResidentClip | None] = [None] * len(self.lanes)
         self._next_place = 0
 
     # ------------------------------------------------------------------ what comes in
@@ -228,6 +238,8 @@ class Board:
         assert entry is not None, "nothing is there to be served"
         self._entries.popleft()
         lane, window, clip = entry.lane, entry.window, entry.clip
+        if window is None:
+            return self._serve_echo(entry)
         again = entry.index >= len(window.order)
         assert clip.problem is None
         assert window is lane.windows[0], "a window was left before its end"
@@ -241,18 +253,39 @@ class Board:
         else:
             self._find_owner(step, window, clip_number)
             self._leave_sample(lane, clip)
-        digest = OrderDigest(lane.digest)
-        digest.add(lane.slot, f"{clip.name}#{sample}")
-        lane.digest = digest.value
-        clip.uses.popleft()
-        self.num_served += 1
-        self._turn = step.turn
+            lane.last = (clip, sample, window)
+        self._note(entry, step, sample)
         self._advance(lane, step)
         self._settle(lane)
         assert step.position is not None
         return Served(
             position=step.position, clip=clip, row=clip.rows[sample], repeated=step.repeated, last_use=clip.left == 0
         )
+
+    def _serve_echo(self, entry: Entry) -> Served:
+        """Hand out once more what a lane served last; nothing of it is on disk."""
+        lane = entry.lane
+        assert lane.last is not None
+        clip, sample, window = lane.last
+        step = Step(
+            turn=self._turn_after(entry), position=Position(self.settings.epoch, lane.number, lane.slot), repeated=True
+        )
+        self._note(entry, step, sample)
+        lane.slot += 1
+        step.lane, step.after = lane.number, self._lane_state(lane, lane.left or window)
+        self._journal.add(step)
+        assert step.position is not None
+        return Served(position=step.position, clip=clip, row=clip.rows[sample], repeated=True, last_use=False)
+
+    def _note(self, entry: Entry, step: Step, sample: int) -> None:
+        """Count a sample that is handed out."""
+        lane, clip = entry.lane, entry.clip
+        digest = OrderDigest(lane.digest)
+        digest.add(lane.slot, f"{clip.name}#{sample}")
+        lane.digest = digest.value
+        clip.uses.popleft()
+        self.num_served += 1
+        self._turn = step.turn
 
     def next_round(self, lengths: Mapping[int, int] | None = None) -> Round:
         """Set new quotas once all lanes are done, those of other ranks included.
@@ -342,7 +375,7 @@ class Board:
         if window.cursor >= len(window.order):
             reports += _taken(window.reports)
             if not self._can_repeat(window):
-                lane.windows.popleft()
+                lane.left = lane.windows.popleft()
                 self._finished.append((lane.number, window))
             if lane.windows:
                 reports += _taken(lane.windows[0].reports_before)
@@ -362,7 +395,7 @@ class Board:
         """Leave a lane's last window behind, if it has been kept."""
         if not lane.windows or lane.windows[0].cursor < len(lane.windows[0].order):
             return
-        window = lane.windows.popleft()
+        lane.left = window = lane.windows.popleft()
         self._finished.append((lane.number, window))
         self._lay_out_anew()
         self._journal.add(Step(turn=self._turn, lane=lane.number, after=self._lane_state(lane, window)))
@@ -420,16 +453,23 @@ class Board:
                 return
             if self._has_more(lane):
                 offset, cursor = self._ahead_of(lane)
-                self._ahead[lane.number] = (lane.windows[offset].number, cursor + 1)
+                window = lane.windows[offset]
+                self._ahead[lane.number] = (window.number, cursor + 1)
+                self._ahead_last[lane.number] = window.clips[window.order[cursor][0]]
             elif self._is_exhausted(lane) and self._goes_round():
                 offset, cursor = len(lane.windows) - 1, self._next_again(lane)
                 self._ahead_again[lane.number] = cursor + 1
+            elif self._is_echoing(lane) and self._goes_round():
+                echoed = self._ahead_last[lane.number]
+                assert echoed is not None
+                self._lay_out(lane, None, 0, echoed)
+                continue
             else:
                 return
-            self._lay_out(lane, lane.windows[offset], cursor)
+            window = lane.windows[offset]
+            self._lay_out(lane, window, cursor, window.clips[window.order[cursor % len(window.order)][0]])
 
-    def _lay_out(self, lane: Lane, window: Window, index: int) -> None:
-        clip = window.clips[window.order[index % len(window.order)][0]]
+    def _lay_out(self, lane: Lane, window: Window | None, index: int, clip: ResidentClip) -> None:
         clip.uses.append(self._next_place)
         entry = Entry(self._next_place, self._ahead_turn, lane, window, index, clip)
         self._entries.append(entry)
@@ -441,7 +481,9 @@ class Board:
         first = turn // self._stride
         for step in range(len(self.own)):
             lane = self.own[(first + step) % len(self.own)]
-            if self._has_more(lane) or not (lane.ended or lane.paused) or self._is_exhausted(lane):
+            if self._has_more(lane) or not (lane.ended or lane.paused):
+                return lane
+            if self._is_exhausted(lane) or self._is_echoing(lane):
                 return lane
             if self.settings.tail == "drop":
                 return None
@@ -454,6 +496,15 @@ class Board:
             and bool(lane.windows)
             and not self._has_more(lane)
             and self._can_repeat(lane.windows[-1])
+        )
+
+    def _is_echoing(self, lane: Lane) -> bool:
+        """Whether a lane has nothing left but the sample that it served last."""
+        return (
+            self._echoes
+            and (lane.ended or lane.paused)
+            and not self._has_more(lane)
+            and self._ahead_last[lane.number] is not None
         )
 
     def _goes_round(self) -> bool:
@@ -498,6 +549,7 @@ class Board:
         self._entries.clear()
         self._ahead_turn = self._turn
         self._ahead_again = [0] * len(self.lanes)
+        self._ahead_last = [lane.last[0] if lane.last else None for lane in self.lanes]
         self._ahead = [
             (lane.windows[0].number, lane.windows[0].cursor) if lane.windows else (0, 0) for lane in self.lanes
         ]

@@ -13,6 +13,7 @@ Downloading, decompressing, writing and decoding happen outside of it.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -28,7 +29,7 @@ from reelstream.catalog import Catalog
 from reelstream.decode import decode_clip
 from reelstream.errors import ConfigError
 from reelstream.prefetch.badness import BadClips
-from reelstream.prefetch.board import Board, Served
+from reelstream.prefetch.board import Board, Entry, Served
 from reelstream.prefetch.decoding import Decoding
 from reelstream.prefetch.intake import Intake
 from reelstream.prefetch.lanes.host import ArchiveSource, IncomingClip, SpanResult
@@ -96,8 +97,11 @@ class EpochPipeline:
         self._lock = threading.Lock()
         self._arrived = threading.Condition(self._lock)
         self._cancellation = Cancellation()
-        self._board = Board(state)
         self._tail = state.settings.tail
+        # A clip that is held by its path is gone with its file.
+        self._echoes = self._tail == "repeat" and paths is None
+        self._board = Board(state, echoes=self._echoes)
+        self._served_last: dict[int, ClipMedia] = {}
         self._rounds = Rounds(together, name, by_all=self._tail == "drop", cancellation=self._cancellation)
         self._agreed_until = -1
         self._is_over = False
@@ -208,16 +212,25 @@ class EpochPipeline:
             return None
         with self._lock:
             self._cancellation.raise_if_cancelled()
-            while (clip := self._wait_for_head()) is not None:
-                decoded = self._wait_for_frames(clip)
+            while (entry := self._wait_for_head()) is not None:
+                if entry.window is None:
+                    return ReadySample(served=self._board.serve(), media=self._served_last[entry.lane.number])
+                decoded = self._wait_for_frames(entry.clip)
                 if decoded is not None:
-                    served = self._board.serve()
-                    assert served.clip is clip, "the head changed while its frames were waited for"
-                    lease = self._lend(served)
-                    self._release(served)
-                    self._decoding.ahead()
-                    return ReadySample(served=served, media=decoded, lease=lease)
+                    return self._serve(entry, decoded)
             return None
+
+    def _serve(self, entry: Entry, media: ClipMedia) -> ReadySample:
+        served = self._board.serve()
+        assert served.clip is entry.clip, "the head changed while its frames were waited for"
+        lease = self._lend(served)
+        self._release(served)
+        self._decoding.ahead()
+        if self._echoes and entry.is_first:
+            # Held here as well: nobody may change it.
+            self._served_last[entry.lane.number] = media
+            served = dataclasses.replace(served, last_use=False)
+        return ReadySample(served=served, media=media, lease=lease)
 
     def again(self, served: Served) -> ReadySample | None:
         """Return a sample that was served once more, decoding its clip again where needed; None once it is deleted."""
@@ -309,14 +322,14 @@ class EpochPipeline:
             self._intake.ask_for_more(more.lanes)
             return more.goes_on
 
-    def _wait_for_head(self) -> ResidentClip | None:
-        """Wait until the next sample's window has arrived; return its clip, None when the epoch is over."""
+    def _wait_for_head(self) -> Entry | None:
+        """Wait until the next sample's window has arrived; return the sample, None when the epoch is over."""
         with self._waiting("download") as wait:
             while True:
                 self._raise_failure()
                 entry = self._board.head()
                 if entry is not None:
-                    return entry.clip
+                    return entry
                 if self._board.all_lanes_done():
                     if self._tail != "skip":
                         raise self._nothing_to_serve()

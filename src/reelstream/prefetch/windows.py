@@ -114,5 +114,9 @@ class Lane:
     """Its reader has met the end of the last span."""
     failure: Exception | None = None
     """What ended its reader."""
+    left: Window | None = None
+    """The window that was used up last."""
+    last: tuple[ResidentClip, int, Window] | None = None
+    """Clip, number of its sample, and window of what was served last, but for repeats."""
     ready: int = 0
     """Samples of closed windows whose clips are on disk and that are not served yet."""

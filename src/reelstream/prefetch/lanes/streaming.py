@@ -48,8 +48,8 @@ class StreamingLane:
         later_cuts: Tells where the cuts of an archive begin that come after a span.
         known_part: Gives what was learned of a span that is gone on with.
         mean_clip_bytes: Tells the mean size of a clip of a span's archive.
-        tells_last: Whether a full window is closed only once it is known whether another clip follows: its lane's last
-            one must be known as such.
+        tells_last: Whether a full window is closed, and a quota is met, only once it is known whether another clip
+            follows: a lane's last window must be known as such.
         host: Where clips and windows go to.
         cancellation: Calls the reading off.
     """
@@ -100,7 +100,7 @@ class StreamingLane:
             Cancelled: Where the epoch is called off.
             ReelstreamError: What ended the reading.
         """
-        if not self._more_wanted():
+        if not self._tells_last and not self._more_wanted():
             return
         try:
             for ordinal in range(self._state.span, len(self._spans)):
@@ -136,10 +136,13 @@ class StreamingLane:
                 num_met += 1
                 clips.append(clip)
                 is_taken = num_met > num_before
+                # With another clip at hand it is known that the lane has not ended.
+                if is_taken and self._tells_last and not self._more_wanted():
+                    return False
                 if is_taken:
                     self._take(clip, member, ordinal, num_met)
                 self._note_marks(reading, ordinal)
-                if is_taken and not self._more_wanted():
+                if is_taken and not self._tells_last and not self._more_wanted():
                     return False
         except ArchiveError as error:
             problem = error
