@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from reelstream.data import StreamingVideoDataset
 from reelstream.errors import ConfigError, StateError
+from reelstream.prefetch.options import StreamOptions
 from reelstream.telemetry import Telemetry, events
+from reelstream.types import FrameSampling
 from unit.data.data_kit import Recorder, Served, assert_nothing_runs, contents, is_balanced, keys
+from unit.data.ranks_in_threads import Outcome, joined, run_ranks
 
 Options = Callable[..., dict[str, Any]]
 pytestmark = pytest.mark.timeout(60)
@@ -131,6 +135,39 @@ def test_a_share_that_holds_out_nothing_is_refused_when_the_dataset_is_opened(go
     ):
         len(dataset)
     assert_nothing_runs(dataset.options.cache_dir)
+
+
+def test_ranks_share_the_training_side_in_the_order_of_one(good: Served, tmp_path: Path) -> None:
+    def stream(rank: int) -> StreamOptions:
+        return StreamOptions(
+            repo_id=good.repo_id,
+            subsets=tuple(good.subsets),
+            endpoint=good.endpoint,
+            cache_dir=cache_dir,
+            disk_budget=8_000_000,
+            cache_size=8,
+            frames=FrameSampling(fps=1.0, max_frames=2, size=32),
+            decode_threads=1,
+            lanes=4,
+            tail="repeat",
+            split="training",
+            held_out_share=SHARE,
+        )
+
+    def serve(dataset: StreamingVideoDataset, outcome: Outcome) -> None:
+        for _ in range(2):
+            outcome.keys += keys(dataset)
+
+    orders = []
+    for world_size in (1, 2):
+        cache_dir = tmp_path / str(world_size)
+        outcomes = run_ranks(world_size, serve, stream)
+        assert [outcome.error for outcome in outcomes] == [None] * world_size
+        orders.append(joined(outcomes))
+        for booked in outcomes[0].recorder.of(events.EpochBooked):
+            assert is_balanced(booked)
+            assert booked.left_out["held_out"] > 0
+    assert orders[0] == orders[1]
 
 
 def test_contradictions_are_refused_at_once(good: Served, options: Options) -> None:
