@@ -182,21 +182,34 @@ def test_a_resume_with_another_share_is_refused(
     assert train(config, "--quiet", "--resume", "train.max_steps=4") == 0
 
 
-def test_a_training_clip_of_the_very_bytes_of_a_held_out_one_is_told(root: Path, tmp_path: Path) -> None:
-    folder = shutil.copytree(root, tmp_path / "hub")
-    packed = next((folder / REPO_ID / ACADEMIC).glob("*.tar.gz"), None) or next(folder.rglob(f"{ACADEMIC}/*.tar.gz"))
-    members = dict(read_tar_gz(packed))
-    held_out, *_, trained = sorted((name for name in members if name.endswith(".mp4")), key=file_name_hash)
-    members[trained] = members[held_out]
+def repack(packed: Path, members: dict[str, bytes]) -> None:
     with tarfile.open(packed, "w:gz") as tar:
         for name, content in members.items():
             info = tarfile.TarInfo(name)
             info.size = len(content)
             tar.addfile(info, io.BytesIO(content))
-    share = file_name_hash(held_out) / 2**64 * 1.000001
+
+
+@pytest.mark.parametrize("held_out_by", ["name", "subset"])
+def test_a_training_clip_of_the_very_bytes_of_a_held_out_one_is_told(
+    root: Path, tmp_path: Path, held_out_by: str
+) -> None:
+    folder = shutil.copytree(root, tmp_path / "hub")
+    packed = next(folder.rglob(f"{ACADEMIC}/*.tar.gz"))
+    members = dict(read_tar_gz(packed))
+    held_out, *_, trained = sorted((name for name in members if name.endswith(".mp4")), key=file_name_hash)
+    changes: dict[str, Any] = {"data.subsets": [ACADEMIC], "train.max_steps": 2}
+    if held_out_by == "name":
+        changes["evaluation.share"] = file_name_hash(held_out) / 2**64 * 1.000001
+        repack(packed, members | {trained: members[held_out]})
+    else:
+        changes["evaluation.subset"] = HELD_OUT
+        other = next(folder.rglob(f"{HELD_OUT}/*.tar.gz"))
+        others = dict(read_tar_gz(other))
+        held_out = next(name for name in others if name.endswith(".mp4"))
+        repack(other, others | {held_out: members[trained]})
     with HubProcess(folder) as hub:
         learn(hub, tmp_path)
-        changes = {"evaluation.share": share, "data.subsets": [ACADEMIC], "train.max_steps": 2}
         config = write_config(tmp_path, hub.endpoint, changes)
         assert train(config, "--quiet") == 0
     evaluation = report_of(config)["evaluation"]
