@@ -21,7 +21,7 @@ REASON = "train.max_time"
 # Steps and saves vary, and the last one must not be the first that takes longer.
 _SLACK = 1.25
 # What closes after the last save: dataset, report, interpreter.
-_SHORTEST_FAREWELL_S, _LONGEST_FAREWELL_S, _FAREWELL_SHARE = 3.0, 60.0, 0.01
+_SHORTEST_FAREWELL_S, _LONGEST_FAREWELL_S, _FAREWELL_SHARE = 5.0, 60.0, 0.01
 # A first save is taken to be as slow as a poor network disk, a first push as a home's uplink, within a share of all.
 _SAVE_BYTES_PER_S, _PUSH_BYTES_PER_S, _LONGEST_PUSH_SHARE = 50e6, 5e6, 0.2
 
@@ -40,8 +40,9 @@ class Needs:
         """Note the size that a checkpoint will have."""
         self._size_bytes = checkpoint_bytes
 
-    def note(self, event: Event) -> None:
-        """Note how long a step, a save or a push took."""
+    def note(self, event: Event) -> bool:
+        """Note how long a step, a save or a push took; return whether none before took as long."""
+        before = (self._step_s, self._save_s, self._push_s)
         match event:
             case StepFinished():
                 # The wait for data is left at once.
@@ -50,6 +51,7 @@ class Needs:
                 self._save_s = max(self._save_s, event.wait_s)
             case CheckpointPushed():
                 self._push_s = max(self._push_s, event.wait_s)
+        return before != (self._step_s, self._save_s, self._push_s)
 
     def room_s(self, max_time_s: float) -> float:
         """Return the seconds from the wish to leave to the end of the process: step, save, push, farewell."""
@@ -60,7 +62,7 @@ class Needs:
 
 
 def farewell_s(max_time_s: float) -> float:
-    """Return the seconds that closing takes at most: a hundredth of all, from 3 s to a minute."""
+    """Return the seconds that closing takes at most: a hundredth of all, from 5 s to a minute."""
     return min(_LONGEST_FAREWELL_S, max(_SHORTEST_FAREWELL_S, _FAREWELL_SHARE * max_time_s))
 
 
@@ -119,8 +121,8 @@ class Deadline:
 
     def receive(self, wall_s: float, event: Event) -> None:  # noqa: ARG002 - the sink's protocol
         """Note how long a step, a save or a push took."""
-        if isinstance(event, StepFinished | CheckpointSaved | CheckpointPushed):
-            self._needs.note(event)
+        if self._needs.note(event):
+            self._changed.set()
 
     @property
     def left_s(self) -> float | None:

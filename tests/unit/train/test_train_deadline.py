@@ -78,10 +78,10 @@ def test_before_the_first_save_its_size_tells() -> None:
     pushed = Needs(pushes=True)
     pushed.expect(3_000_000_000)
     assert pushed.room_s(39_600.0) == 1.25 * (60 + 600) + 60
-    assert pushed.room_s(100.0) == 1.25 * (60 + 20) + 3
+    assert pushed.room_s(100.0) == 1.25 * (60 + 20) + 5
 
 
-@pytest.mark.parametrize(("max_time_s", "expected_s"), [(20.0, 3.0), (1000.0, 10.0), (39_600.0, 60.0)])
+@pytest.mark.parametrize(("max_time_s", "expected_s"), [(20.0, 5.0), (1000.0, 10.0), (39_600.0, 60.0)])
 def test_closing_gets_a_share_within_bounds(max_time_s: float, expected_s: float) -> None:
     assert farewell_s(max_time_s) == expected_s
 
@@ -92,14 +92,14 @@ def test_the_innermost_receiver_is_told_once_and_in_time() -> None:
         telemetry = Telemetry(deadline)
         telemetry.emit(step(10.0))
         with deadline.telling(inner):
-            # 100 - 30 - 1.25 x 10 - 3
-            assert deadline.wait_s() == 54.5
-            clock.move_to(54.4)
+            # 100 - 30 - 1.25 x 10 - 5
+            assert deadline.wait_s() == 52.5
+            clock.move_to(52.4)
             assert inner.wishes.empty()
-            clock.move_to(54.5)
+            clock.move_to(52.5)
             assert inner.wishes.get(timeout=60) == REASON
         clock.move_to(60.0)
-        assert deadline.left_s == 7.0
+        assert deadline.left_s == 5.0
     assert inner.wishes.empty()
     assert outer.wishes.empty()
 
