@@ -54,18 +54,21 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"report: {options.run_dir / 'report.json'}")
     if result.interrupted_by is None:
         return 0
-    print(_farewell(arguments, result), file=sys.stderr)
+    if result.rank == 0:
+        print(_farewell(arguments, result), file=sys.stderr)
     return exit_code_of(result.interrupted_by)
 
 
 def _farewell(arguments: argparse.Namespace, result: RunResult) -> str:
-    words = ["reelstream", "train", str(arguments.config), *arguments.overrides]
+    trusted = ["--trust-imports"] * arguments.trust_imports
+    words = ["reelstream", "train", str(arguments.config), *arguments.overrides, *trusted]
+    launched = "" if result.world_size == 1 else "with the launcher, and as many processes as divide the lanes, "
     if result.checkpoint_step is None:
         return (
             f"reelstream: stopped by {result.interrupted_by} before the first step; no checkpoint is saved\n"
-            f"  hint: start again with: {shlex.join(words)}"
+            f"  hint: start again {launched}with: {shlex.join(words)}"
         )
     return (
         f"reelstream: stopped by {result.interrupted_by}; the checkpoint of step {result.checkpoint_step} is saved\n"
-        f"  hint: go on with: {shlex.join([*words, '--resume'])}"
+        f"  hint: go on {launched}with: {shlex.join([*words, '--resume'])}"
     )

@@ -79,6 +79,10 @@ class RunResult:
     """Name of the signal that ended it; None where it came to its end."""
     checkpoint_step: int | None
     """The newest checkpoint, to go on from; None where there is none."""
+    rank: int = 0
+    """Of this process; the first one speaks for all."""
+    world_size: int = 1
+    """Processes of the run."""
 
 
 def run_training(
@@ -160,7 +164,13 @@ def run_training(
             interrupts.defer()
             interrupted_by = run.interrupted_by
             report = run.finish(interrupted=interrupted_by is not None)
-        return RunResult(report=report, interrupted_by=interrupted_by, checkpoint_step=run.checkpoint_step)
+        return RunResult(
+            report=report,
+            interrupted_by=interrupted_by,
+            checkpoint_step=run.checkpoint_step,
+            rank=team.place.rank,
+            world_size=team.place.world_size,
+        )
 
 
 class _Run:
