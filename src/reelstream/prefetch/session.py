@@ -170,7 +170,7 @@ class StreamSession:
             )
             self._keeper = IndexKeeper(self._indexes, keep_cuts=options.parts > 1, telemetry=telemetry)
             self._running: EpochPipeline | None = None
-            self._spans_before: SpanSettings | None = None
+            self._settings_before: EpochSettings | None = None
             self._kept = KeptClips(0)
             self._stack = stack.pop_all()
         self._tell_missing_kinds()
@@ -235,10 +235,17 @@ class StreamSession:
             state.quotas = lane_quotas(options.limit, num_lanes, lengths)
         return state
 
+    @property
+    def _spans_before(self) -> SpanSettings | None:
+        return None if self._settings_before is None else self._settings_before.spans
+
     def _tail(self) -> Tail:
         tail = self.options.tail
         if tail == "auto":
-            return "skip" if self.together.is_alone else "repeat"
+            # A run that was begun on several ranks takes the same batches on one.
+            by_number: Tail = "skip" if self.together.is_alone else "repeat"
+            before = None if self._settings_before is None else self._settings_before.tail
+            return before if before is not None and before != "skip" else by_number
         if tail == "skip" and not self.together.is_alone:
             raise ConfigError(
                 f"tail is skip, and {self.together.place.world_size} ranks would not take the same number of steps",
@@ -310,7 +317,7 @@ class StreamSession:
         plan = self._planner.plan(settings)
         limits = self._divide(settings)
         self._num_passes += 1
-        self._spans_before = settings.spans
+        self._settings_before, self._planner.lanes_before = settings, settings.num_lanes
         if not state.num_consumed:
             self._keeper.tidy(archive for layout in self.layouts for archive in layout.archives)
         self.telemetry.emit(

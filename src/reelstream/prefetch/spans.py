@@ -85,6 +85,8 @@ class SpanPlanner:
         self._indexes = indexes
         self._directory = directory
         self._world_size = world_size
+        self.lanes_before = 0
+        """Lanes of the run's epoch before: where nobody has told how many, other numbers of ranks keep them."""
         self._directories: dict[str, ArchiveIndex | None] = {}
         self._archives = [archive for layout in layouts for archive in layout.archives]
         self._known: _Known | None = None
@@ -156,7 +158,8 @@ class SpanPlanner:
 
     def _most_lanes(self) -> int:
         options, world_size = self._options, self._world_size
-        num_lanes = lanes_for(options.lanes, world_size)
+        wanted = options.lanes if options.lanes != StreamOptions.lanes else max(options.lanes, self.lanes_before)
+        num_lanes = lanes_for(wanted, world_size)
         if options.limit is None:
             return num_lanes
         return min(num_lanes, lanes_for(-(-options.limit // _LEAST_CLIPS_OF_LIMITED_LANE), world_size))
