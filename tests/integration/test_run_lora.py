@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,12 +13,14 @@ from typing import Any
 import pytest
 
 from integration.run_kit import (
+    Ended,
     Running,
     digests_of,
     events_of,
     losses_of,
     report_of,
     root_of,
+    run_process,
     sample,
     train,
     write_config,
@@ -37,13 +41,13 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HubProcess]:
 @pytest.fixture
 def published(tmp_path: Path) -> Path:
     """A model as somebody publishes one, large enough that its weights would show in a checkpoint."""
-    loaded = load_model(
-        ModelOptions(tiny=TinyOptions(vocabulary_size=320)), texts=["The shape moves left. Right. Up. Down."], seed=3
-    )
-    folder = tmp_path / "published"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-        loaded.model.save_pretrained(folder)
+    return publish(tmp_path / "published", seed=3)
+
+
+def publish(folder: Path, seed: int) -> Path:
+    options = ModelOptions(tiny=TinyOptions(vocabulary_size=320))
+    loaded = load_model(options, texts=["The shape moves left. Right. Up. Down."], seed=seed)
+    loaded.model.save_pretrained(folder)
     for name, content in loaded.small_files.items():
         (folder / name).write_bytes(content)
     return folder
@@ -105,3 +109,32 @@ def test_adapters_of_the_tiny_model_train_without_a_published_one(tmp_path: Path
     assert {"model.safetensors", "adapter_model.safetensors", "config.json"} <= names
     assert train(config, "--resume", "train.max_steps=3") == 0
     assert report_of(config)["steps"] == 3
+
+
+@pytest.mark.slow
+def test_a_base_model_of_the_hub_is_named_by_its_commit_and_loaded_at_it(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    root = tmp_path / "hub"
+    shutil.copytree(root_of(sample(tmp_path_factory)), root)
+    model = publish(root / ".models" / "somebody" / "model", seed=3)
+    changes = {**_LORA, "model.name": "somebody/model", "train.max_steps": 2}
+    with HubProcess(root) as hub:
+        config = config_in(tmp_path / "run", hub, changes)
+
+        def run(cache: str, *words: str) -> Ended:
+            environment = {"HF_ENDPOINT": hub.endpoint, "HF_HOME": str(tmp_path / cache), "HF_HUB_DISABLE_XET": "1"}
+            return run_process(config, *words, environment=environment)
+
+        ended = run("first")
+        assert ended.code == 0, ended.err
+        named = json.loads((newest_of(config) / "adapter_config.json").read_text())
+        assert named["base_model_name_or_path"] == "somebody/model"
+        assert re.fullmatch("[0-9a-f]{40}", named["revision"])
+        ended = run("empty", "--resume", "train.max_steps=3")
+        assert ended.code == 0, ended.err
+        # What is published later under the same name is not taken for it.
+        publish(model, seed=4)
+        ended = run("empty again", "--resume", "train.max_steps=4")
+    assert ended.code == 1
+    assert f"the model somebody/model at {named['revision']}" in ended.err

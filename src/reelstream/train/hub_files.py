@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
@@ -28,6 +29,7 @@ SMALL_FILES = (
     "processor_config.json",
 )
 """What a model's folder holds beside its weights, as far as the families here use it."""
+_COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 class FileSource:
@@ -89,6 +91,17 @@ class FileSource:
                 f"the model {self.name} has no config.json", "check model.name: it must be a model of transformers"
             )
         return value
+
+    def pin(self) -> str | None:
+        """Stay at the commit that the revision names now, whatever is published meanwhile; return it, None of a folder.
+
+        transformers does not tell it; the Hub client's cache has a folder for each.
+        """
+        path = self.path("config.json", required=True)
+        if path is None or path.parent.parent.name != "snapshots" or not _COMMIT.fullmatch(path.parent.name):
+            return None
+        self.revision = path.parent.name
+        return self.revision
 
     def read_small_files(self) -> dict[str, bytes]:
         """Return the contents of those of `SMALL_FILES` that there are."""

@@ -114,13 +114,13 @@ def _base_of_adapters(folder: Path, recorded: Mapping[str, Any], options: ModelO
 def _loaded_base(options: ModelOptions, revision: str | None, seed: int) -> LoadedModel:
     assert options.name is not None
     with FileSource(options.name, revision) as source:
+        commit = source.pin()
         source.refuse_unless(
             source.path(ADAPTER_CONFIG_FILE) is None,
             "holds adapters, and training goes on from whole models: merge them into their base model first, by "
             "peft's merge_and_unload",
         )
         loaded = _published_model(source, options, with_weights=True)
-    commit = getattr(loaded.model.config, "_commit_hash", None)
     return _with_adapters(loaded, options, name=options.name, commit=commit, seed=seed)
 
 
