@@ -178,6 +178,17 @@ def test_a_number_of_steps_runs_on_over_epochs(hub: HubProcess, tmp_path: Path) 
     assert len(trainer.seen) == 15
 
 
+@pytest.mark.parametrize("length", [{"num_train_epochs": 1}, {"max_steps": 4}], ids=["epochs", "steps"])
+def test_a_run_resumed_after_its_end_trains_no_further(hub: HubProcess, tmp_path: Path, length: dict[str, int]) -> None:
+    args = arguments(tmp_path, save_strategy="steps", save_steps=50, **length)
+    with small(hub, tmp_path / "cache") as dataset:
+        trainer_of(dataset, args).train()
+    with small(hub, tmp_path / "cache") as dataset:
+        resumed = trainer_of(dataset, args)
+        resumed.train(resume_from_checkpoint=True)
+    assert resumed.seen == []
+
+
 def test_what_does_not_fill_a_step_is_left_out_where_that_is_asked_for(hub: HubProcess, tmp_path: Path) -> None:
     with small(hub, tmp_path) as dataset:
         trainer = trainer_of(dataset, arguments(tmp_path, dataloader_drop_last=True))

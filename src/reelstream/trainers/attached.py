@@ -141,7 +141,11 @@ class AttachedTrainer:
         manifest = checkpoints.read_manifest(folder)
         loader.load_state_dict(checkpoints.read_data_state(folder))
         return StreamRun(
-            loader, first_epoch=manifest.first_epoch, num_epochs=num_epochs, epoch_step=manifest.epoch_step
+            loader,
+            first_epoch=manifest.first_epoch,
+            num_epochs=num_epochs,
+            first_step=manifest.step,
+            epoch_step=manifest.epoch_step,
         )
 
     def _folder_to_resume(self, asked: str | bool | None) -> Path | None:
@@ -200,7 +204,11 @@ class AttachedTrainer:
         epochs, _, num_examples, num_samples, total_batch_size, _, max_steps = stock.set_initial_training_values(
             args, dataloader
         )
-        if self.stream_run.num_epochs is None:
+        run = self.stream_run
+        if run.is_over or (run.num_epochs is None and run.first_step >= max_steps):
+            # Resumed after its end.
+            epochs = 0
+        elif run.num_epochs is None:
             # As stock trainers do where a loader has no length.
             epochs = _OPEN_END_STEPS
         end = _OPEN_END_STEPS * args.gradient_accumulation_steps

@@ -17,15 +17,23 @@ class StreamRun:
         loader: Its batches.
         first_epoch: The dataset's epoch that it began with.
         num_epochs: After how many it ends; None where it ends after a number of steps.
-        epoch_step: Steps of the epoch that runs that were made before a resume.
+        first_step: Steps that were made before a resume.
+        epoch_step: Those of them in the epoch that runs.
     """
 
     def __init__(
-        self, loader: StreamLoader[Any], *, first_epoch: int, num_epochs: int | None, epoch_step: int = 0
+        self,
+        loader: StreamLoader[Any],
+        *,
+        first_epoch: int,
+        num_epochs: int | None,
+        first_step: int = 0,
+        epoch_step: int = 0,
     ) -> None:
         self.loader = loader
         self.first_epoch = first_epoch
         self.num_epochs = num_epochs
+        self.first_step = first_step
         self.epoch_step = epoch_step
 
     @property
