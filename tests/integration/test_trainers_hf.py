@@ -21,6 +21,8 @@ from reelstream.hubserver import HubProcess
 from reelstream.trainers import attach
 from reelstream.trainers.checkpoints import folder_size_bytes
 from reelstream.trainers.room import checkpoint_size_bytes
+from reelstream.types import Position
+from train_kit import make_sample
 from trainers_kit import IdCollate, smallest_model, stream
 
 
@@ -28,7 +30,7 @@ class KilledError(Exception):
     """Stands for a SIGKILL where the process has to go on."""
 
 
-class KillAt(TrainerCallback):  # type: ignore[misc] # untyped
+class KillAt(TrainerCallback):
     def __init__(self, step: int) -> None:
         self.step = step
 
@@ -37,7 +39,7 @@ class KillAt(TrainerCallback):  # type: ignore[misc] # untyped
             raise KilledError
 
 
-class RecordingTrainer(Trainer):  # type: ignore[misc] # untyped
+class RecordingTrainer(Trainer):
     """A stock trainer that writes down what it computes the loss of."""
 
     def __init__(self, *args: Any, **settings: Any) -> None:
@@ -242,6 +244,43 @@ def test_checkpoints_are_counted_into_the_disk_budget(hub: HubProcess, tmp_path:
         expected = checkpoint_size_bytes(trainer, max_steps=12)
         assert folder_size_bytes(saved) <= expected
         assert account.set_aside_bytes == 2 * expected
+
+
+# peft asks for what transformers has deprecated.
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
+def test_checkpoints_of_adapters_take_the_room_of_adapters(hub: HubProcess, tmp_path: Path) -> None:
+    peft = pytest.importorskip("peft")
+    with small(hub, tmp_path / "cache") as dataset:
+        loaded = smallest_model()
+        adapters = peft.get_peft_model(loaded.model, peft.LoraConfig(r=2, target_modules=["q_proj", "v_proj"]))
+        trainer = RecordingTrainer(
+            model=adapters,
+            args=arguments(tmp_path, save_strategy="steps", save_steps=4, max_steps=6),
+            train_dataset=dataset,
+            data_collator=IdCollate(loaded),
+        )
+        attach(trainer, dataset)
+        trainer.train()
+        (saved,) = (tmp_path / "out").iterdir()
+        assert folder_size_bytes(saved) <= checkpoint_size_bytes(trainer, max_steps=6)
+        whole = trainer_of(dataset, arguments(tmp_path))
+        assert checkpoint_size_bytes(trainer, max_steps=6) < checkpoint_size_bytes(whole, max_steps=6)
+
+
+def test_evaluation_is_left_as_it_is(hub: HubProcess, tmp_path: Path) -> None:
+    with small(hub, tmp_path / "cache") as dataset:
+        loaded = smallest_model()
+        trainer = RecordingTrainer(
+            model=loaded.model,
+            args=arguments(tmp_path, eval_strategy="epoch", remove_unused_columns=False, prediction_loss_only=True),
+            train_dataset=dataset,
+            eval_dataset=[make_sample(number, Position(0, 0, number)) for number in range(5)],
+            data_collator=IdCollate(loaded),
+        )
+        attach(trainer, dataset)
+        trainer.train()
+    assert [line["epoch"] for line in trainer.state.log_history if "eval_loss" in line] == [1.0]
+    assert sum(map(len, trainer.seen)) == 46 + 5
 
 
 def test_a_budget_without_room_for_the_checkpoints_is_refused_with_the_numbers(hub: HubProcess, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 pytest.importorskip("trl")
 
 from transformers import TrainerCallback
-from trl import SFTConfig, SFTTrainer
+from trl import SFTConfig, SFTTrainer  # type: ignore[attr-defined] # lazily exported
 
 from integration.run_kit import root_of, sample
 from reelstream.data import StreamingVideoDataset
@@ -25,7 +25,7 @@ class KilledError(Exception):
     """Stands for a SIGKILL where the process has to go on."""
 
 
-class KillAt(TrainerCallback):  # type: ignore[misc] # untyped
+class KillAt(TrainerCallback):
     def __init__(self, step: int) -> None:
         self.step = step
 
@@ -34,7 +34,7 @@ class KillAt(TrainerCallback):  # type: ignore[misc] # untyped
             raise KilledError
 
 
-class RecordingSFTTrainer(SFTTrainer):  # type: ignore[misc] # untyped
+class RecordingSFTTrainer(SFTTrainer):
     """Writes down what it computes the loss of."""
 
     def __init__(self, *args: Any, **settings: Any) -> None:
@@ -43,7 +43,7 @@ class RecordingSFTTrainer(SFTTrainer):  # type: ignore[misc] # untyped
 
     def compute_loss(self, model: Any, inputs: Any, *args: Any, **settings: Any) -> Any:
         self.seen.append(inputs.pop("ids"))
-        return super().compute_loss(model, inputs, *args, **settings)
+        return super().compute_loss(model, inputs, *args, **settings)  # type: ignore[no-untyped-call]
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from reelstream.data import StreamingVideoDataset
-from reelstream.errors import ConfigError, MissingExtraError, StateError
+from reelstream.errors import BudgetTooSmallError, ConfigError, MissingExtraError, StateError
 from reelstream.trainers import checkpoints, options
 from reelstream.trainers.loader import StreamLoader
 from reelstream.trainers.placeholder import stands_for
@@ -188,9 +188,13 @@ class AttachedTrainer:
         self._checkpoint_room = CheckpointRoom(
             session.budget, Path(args.output_dir), num_checkpoints=num_checkpoints(args)
         )
-        self._checkpoint_room.set_aside(
-            checkpoint_size_bytes(self, max_steps=max_steps), session=session, lanes=self.stream.options.lanes
-        )
+        size_bytes = checkpoint_size_bytes(self, max_steps=max_steps)
+        try:
+            self._checkpoint_room.set_aside(size_bytes, session=session, lanes=self.stream.options.lanes)
+        except BudgetTooSmallError as error:
+            # The other ranks would wait for this one.
+            self.stream.ranks.leave(error.fact)
+            raise
 
     # ------------------------------------------------------------------ batches and steps
 
