@@ -12,7 +12,6 @@ import pytest
 from integration.run_kit import (
     DiskPoll,
     Running,
-    archive_ranges,
     digests_of,
     events_of,
     files_below,
@@ -27,6 +26,7 @@ from integration.run_kit import (
     write_config,
 )
 from reelstream.hubserver import HubProcess
+from reelstream.testing import archive_ranges
 
 _DOWNLOADED = {"streaming_mode": False}
 
@@ -92,10 +92,15 @@ def test_each_byte_is_fetched_once_and_before_the_first_step(
     assert len([name for name in stray_files(config) if name.startswith("archives/sha256-")]) == 8
 
 
-def test_a_later_run_fetches_no_archive(tmp_path: Path, hub: HubProcess) -> None:
-    config = write_config(tmp_path, hub.endpoint, {**_DOWNLOADED, "train.max_steps": 2})
+def test_a_later_run_fetches_no_archive(
+    tmp_path: Path, hub: HubProcess, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    config = write_config(tmp_path, hub.endpoint, {**_DOWNLOADED, "train.max_steps": 2, "evaluation.clips": 4})
     assert train(config) == 0
     fetched_bytes = archive_bytes(hub)
+    # What is held out of the same subsets is read from the same archives.
+    assert report_of(config)["evaluation"]["num_samples"] > 0
+    assert fetched_bytes == all_archives_bytes(tmp_path_factory)
     assert train(config, "--restart") == 0
     assert archive_bytes(hub) == fetched_bytes
 

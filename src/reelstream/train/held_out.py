@@ -137,6 +137,10 @@ class HeldOutClips:
         self._dataset.cleanup()
         self._budget.account(CLIP_ACCOUNT).set_aside(0)
 
+    def download(self) -> None:
+        """Have their archives on disk where nothing shall be streamed, else do nothing."""
+        self._dataset.session.download()
+
     @property
     def received_bytes(self) -> int:
         """Bytes that came from the network so far."""
@@ -316,8 +320,8 @@ def held_out_options(options: EvaluationOptions, data: StreamOptions, trained_on
         shuffle=False,
         limit=None,
         parts=1,
-        # What is downloaded as a whole is the training data's.
-        streaming_mode=True,
+        # What is downloaded as a whole is the training data's archives, of which some clips may be held out.
+        streaming_mode=data.streaming_mode or options.subset is not None,
         lanes=_NUM_LANES,
         keep_clips=options.keep,
         decoded_memory=max(1, data.decoded_memory // _MEMORY_SHARE),

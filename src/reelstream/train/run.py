@@ -329,6 +329,8 @@ class _Run:
             self._make_room_for_checkpoints(loaded, dataset)
         # Here, once all else has its room, and where a signal ends it at once.
         dataset.session.download()
+        if self._held_out is not None:
+            self._held_out.download()
         if self._team.is_first:
             self._open_store()
         held_out, compute = self._held_out, choose_compute(options.train, self._team.place)
