@@ -24,6 +24,7 @@ from reelstream.errors import NetworkError, ReelstreamError
 from reelstream.ranks import RankPlace
 from reelstream.telemetry import Telemetry
 from reelstream.telemetry.events import Evaluated, Notice, StepFinished
+from reelstream.testing import Recorder
 from reelstream.train.checkpoints import CheckpointStore, load_newest
 from reelstream.train.evaluate import EvaluationResult
 from reelstream.train.loop import TrainingLoop
@@ -32,7 +33,7 @@ from reelstream.train.parallel import joined_team
 from reelstream.train.state import weights_of
 from reelstream.train.steps import answer_token_losses
 from reelstream.types import Position
-from train_kit import NumberStream, Recorder, make_sample, smallest_model
+from train_kit import NumberStream, make_sample, smallest_model
 
 NUM_SAMPLES = 24
 
