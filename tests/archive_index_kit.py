@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import gzip
-import io
 import random
 import shutil
 import subprocess
-import tarfile
 import tempfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -15,40 +13,15 @@ from pathlib import Path
 
 from reelstream.archive.seek.indexing import IndexingPass
 from reelstream.archive.seek.inflate import BlockInflation, named_inflation
+from reelstream.testing import media_bytes
 
 LIBRARIES = [name for name in ("zlib-ng", "zlib") if named_inflation(name).library is not None]
+
+media = media_bytes
 
 
 def inflation(name: str) -> BlockInflation:
     return named_inflation(name)
-
-
-def media(seed: int, size_bytes: int) -> bytes:
-    """Bytes as compressible as a video: noise, with a header repeated now and then, and some plain stretches."""
-    draw = random.Random(seed)
-    parts = []
-    left = size_bytes
-    header = draw.randbytes(24)
-    while left > 0:
-        part = (
-            header + draw.randbytes(draw.randrange(500, 9000)) + bytes(draw.choices(b"abcd\0", k=draw.randrange(300)))
-        )
-        parts.append(part)
-        left -= len(part)
-    return b"".join(parts)[:size_bytes]
-
-
-def pack_tar(files: dict[str, bytes], *, tar_format: int = tarfile.GNU_FORMAT) -> bytes:
-    """Pack files in their order; a name that ends in a slash is a folder."""
-    packed = io.BytesIO()
-    with tarfile.open(fileobj=packed, mode="w", format=tar_format) as tar:
-        for name, content in files.items():
-            info = tarfile.TarInfo(name)
-            if name.endswith("/"):
-                info.type = tarfile.DIRTYPE
-            info.size = len(content)
-            tar.addfile(info, io.BytesIO(content))
-    return packed.getvalue()
 
 
 def standard_files() -> dict[str, bytes]:

@@ -13,10 +13,11 @@ import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from archive_index_kit import media, pack_tar
+from archive_index_kit import media
 from reelstream.archive import BytesSource
 from reelstream.archive.containers import Container, ContainerKind
 from reelstream.archive.seek.index import ArchiveIdentity
+from reelstream.testing import pack_tar
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from archive_entry_kit import media
-from archive_index_kit import pack_tar
 from reelstream.archive import ArchiveIdentity, ArchiveIndex, BytesSource, IndexingPass, Verification
 from reelstream.archive.containers import Container, open_stream
 from reelstream.archive.cuts.cut import CutReader
@@ -20,6 +19,7 @@ from reelstream.cancel import Cancelled
 from reelstream.indexes import LearnedCut
 from reelstream.telemetry import Telemetry
 from reelstream.telemetry.events import Event, Notice
+from reelstream.testing import pack_tar
 from reelstream.types import Archive, RepositoryFile
 
 

@@ -11,7 +11,6 @@ import torch
 
 from reelstream.cancel import Cancelled
 from reelstream.data.sample import Sample
-from reelstream.telemetry.events import Event
 from reelstream.train.models import LoadedModel, load_model
 from reelstream.train.options import ModelOptions, TinyOptions
 from reelstream.types import Messages, Position
@@ -118,16 +117,3 @@ class NumberStream:
 
     def cancel(self) -> None:
         self.cancelled.set()
-
-
-class Recorder:
-    """A sink that keeps the events."""
-
-    def __init__(self) -> None:
-        self.events: list[Event] = []
-
-    def receive(self, wall_s: float, event: Event) -> None:
-        self.events.append(event)
-
-    def of(self, kind: type[Any]) -> list[Any]:
-        return [event for event in self.events if isinstance(event, kind)]

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from archive_index_kit import media, pack_tar
+from archive_index_kit import media
 from container_kit import WRITERS, CountingSource, Packed, RawEntry, clip_files, pack, pack_zip, raw_zip, zip_of
 from reelstream.archive import BytesSource, decode_index, encode_index, plan_rows, read_member, read_rows
 from reelstream.archive.containers import Container, ContainerKind, MemberStream, open_stream, read_directory
@@ -20,6 +20,7 @@ from reelstream.archive.cuts.bookmark import Bookmark
 from reelstream.archive.seek.coalesce import RequestCosts
 from reelstream.archive.seek.index import ArchiveIndex, DigestKind, MemberKind, Verification
 from reelstream.errors import ArchiveChecksumError, ArchiveError
+from reelstream.testing import pack_tar
 
 EVERY = list(WRITERS)
 IN_TAR = ["tar.gz", "tar", "tar pax"]

@@ -271,16 +271,6 @@ def _allocated(folder: Path) -> int:
 # ---------------------------------------------------------------------- the server, from inside
 
 
-def archive_ranges(stats: Mapping[str, Any]) -> dict[str, list[tuple[int, int]]]:
-    """Return for each archive the byte ranges [first, end) that arrived, sorted: of broken reads what was sent."""
-    ranges = {
-        path: sorted((each["first"], each["first"] + each["bytes_sent"]) for each in record["ranges"])
-        for path, record in stats["paths"].items()
-        if path.endswith(".tar.gz")
-    }
-    return {path: [each for each in found if each[0] < each[1]] for path, found in ranges.items() if found}
-
-
 def read_tar_gz(path: Path) -> Iterator[tuple[str, bytes]]:
     """Yield name and content of each member."""
     with tarfile.open(path) as archive:

@@ -11,7 +11,6 @@ import pytest
 from integration.run_kit import (
     REPO_ID,
     SUBSETS,
-    archive_ranges,
     digests_of,
     events_of,
     losses_of,
@@ -22,6 +21,7 @@ from integration.run_kit import (
     write_config,
 )
 from reelstream.hubserver import HubProcess
+from reelstream.testing import archive_ranges
 
 
 def _sizes(root: Path) -> dict[str, int]:

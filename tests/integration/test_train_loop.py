@@ -20,6 +20,7 @@ from reelstream.data.sample import Sample
 from reelstream.errors import ConfigError, NetworkError, StateError, TrainingDivergedError
 from reelstream.telemetry import Telemetry
 from reelstream.telemetry.events import BatchReady, CheckpointSaved, Evaluated, Notice, StepFinished
+from reelstream.testing import Recorder
 from reelstream.train.checkpoints import CheckpointStore, load_newest
 from reelstream.train.evaluate import EvaluationResult
 from reelstream.train.loop import TrainingLoop, TrainOutcome
@@ -28,7 +29,7 @@ from reelstream.train.options import CheckpointOptions, ModelOptions, TrainOptio
 from reelstream.train.saving import saved_run_state
 from reelstream.train.state import weights_of
 from reelstream.train.stream import SampleStream
-from train_kit import SMALLEST, TEXTS, NumberStream, Recorder, smallest_model
+from train_kit import SMALLEST, TEXTS, NumberStream, smallest_model
 
 # 22 samples an epoch: 6 batches, the last of 2 samples; with two of them a step, 3 steps an epoch.
 NUM_SAMPLES = 22

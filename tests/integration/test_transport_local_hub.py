@@ -23,8 +23,8 @@ from reelstream.errors import AccessDeniedError, HubError, NetworkError, NotFoun
 from reelstream.hubserver import HubProcess
 from reelstream.telemetry import Telemetry
 from reelstream.telemetry.events import RangeFinished, Retried
+from reelstream.testing import FakeClock, Recorder
 from reelstream.transport import HubClient, RemoteFile, Timeouts
-from unit.transport.transport_fakes import FakeClock, Recorder
 
 TOKEN = "hf_verysecrettoken"
 REPO_ID = "owner/data"

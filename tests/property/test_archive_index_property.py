@@ -16,7 +16,7 @@ import zstandard
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from archive_index_kit import LIBRARIES, index_pass, media, pack_tar
+from archive_index_kit import LIBRARIES, index_pass, media
 from reelstream.archive.seek.coalesce import RequestCosts, WantedRange, plan_requests, plan_rows
 from reelstream.archive.seek.index import ArchiveIdentity, ArchiveIndex, IndexRow, MemberKind, Verification
 from reelstream.archive.seek.index_format import decode_index, encode_index
@@ -24,6 +24,7 @@ from reelstream.archive.seek.member_range import read_member, read_rows
 from reelstream.archive.seek.seek_points import SeekPoint
 from reelstream.archive.source import BytesSource
 from reelstream.errors import ArchiveError
+from reelstream.testing import pack_tar
 
 
 def content(kind: int, seed: int, size_bytes: int) -> bytes:

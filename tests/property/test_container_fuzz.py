@@ -21,13 +21,14 @@ import zstandard
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from archive_index_kit import media, pack_tar
+from archive_index_kit import media
 from container_kit import Packed, RawEntry, pack, raw_zip, zip_of
 from reelstream.archive import BytesSource, decode_index, encode_index, read_member, read_rows
 from reelstream.archive.containers import ContainerKind, open_stream, read_directory
 from reelstream.archive.cuts.bookmark import Bookmark
 from reelstream.archive.seek.index import ArchiveIndex
 from reelstream.errors import ArchiveError
+from reelstream.testing import pack_tar
 
 # Far less than any lie could claim: these containers have some 100 kB.
 MOST_MEMORY_BYTES = 24_000_000

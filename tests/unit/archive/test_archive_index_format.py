@@ -14,11 +14,12 @@ import numpy as np
 import pytest
 import zstandard
 
-from archive_index_kit import chunked, index_pass, media, pack_tar, standard_files
+from archive_index_kit import chunked, index_pass, media, standard_files
 from reelstream.archive.seek.index import ArchiveIdentity, ArchiveIndex, IndexColumns, Verification
 from reelstream.archive.seek.index_format import decode_index, encode_index, index_file_name, read_index, write_index
 from reelstream.archive.seek.indexing import IndexingPass
 from reelstream.errors import ArchiveError, DiskError
+from reelstream.testing import pack_tar
 
 PACKED = gzip.compress(pack_tar(standard_files()))
 SHA256 = hashlib.sha256(PACKED).hexdigest()

@@ -24,7 +24,6 @@ from archive_index_kit import (
     index_pass,
     inflation,
     media,
-    pack_tar,
     standard_files,
     unpacked_by_gnu_tar,
     writers,
@@ -36,6 +35,7 @@ from reelstream.archive.seek.inflate import BlockInflation
 from reelstream.archive.seek.member_range import read_member
 from reelstream.archive.source import BytesSource
 from reelstream.errors import ArchiveChecksumError, ArchiveError, NetworkError
+from reelstream.testing import pack_tar
 
 STANDARD = pack_tar(standard_files())
 

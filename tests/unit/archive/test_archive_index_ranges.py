@@ -12,13 +12,14 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from archive_index_kit import index_pass, media, pack_tar, standard_files, writers
+from archive_index_kit import index_pass, media, standard_files, writers
 from reelstream.archive.seek.coalesce import PlannedRequest, RequestCosts, WantedRange, plan_requests, plan_rows
 from reelstream.archive.seek.index import ArchiveIndex, IndexRow
 from reelstream.archive.seek.member_range import read_member, read_rows
 from reelstream.archive.seek.seek_points import SeekPoint
 from reelstream.archive.source import BytesSource
 from reelstream.errors import ArchiveChecksumError, ArchiveError
+from reelstream.testing import pack_tar
 
 FILES = standard_files()
 PACKED = gzip.compress(pack_tar(FILES))

@@ -36,21 +36,6 @@ class Served:
         return next(subset.name for subset in self.summary.subsets if subset.heldout)
 
 
-class Recorder:
-    """Keeps the events."""
-
-    def __init__(self) -> None:
-        self.events: list[events.Event] = []
-
-    def receive(self, wall_s: float, event: events.Event) -> None:
-        """As a sink."""
-        self.events.append(event)
-
-    def of(self, kind: type[Any]) -> list[Any]:
-        """Return those of a kind."""
-        return [event for event in self.events if isinstance(event, kind)]
-
-
 def key(sample: Sample) -> tuple[Any, ...]:
     """What tells a sample from all others."""
     return sample["position"], sample["subset"], sample["clip"], str(sample["conversations"])

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-from reelstream.data import Sample, StreamingVideoDataset, merge_states
+from reelstream.data import StreamingVideoDataset
 from reelstream.ranks import MemoryStore, RankPlace, StoreRanks
 from reelstream.telemetry import Telemetry
-from reelstream.units import parse_bytes
-from unit.data.data_kit import Recorder, Served, key
+from reelstream.testing import Recorder
 
 
 @dataclass

@@ -24,8 +24,9 @@ from reelstream.data import StreamingVideoDataset
 from reelstream.errors import BudgetTooSmallError, ConfigError, OutOfReachError, StateError
 from reelstream.prefetch.options import StreamOptions
 from reelstream.telemetry import Telemetry, events
+from reelstream.testing import Recorder
 from reelstream.types import Position
-from unit.data.data_kit import Recorder, Served, assert_nothing_runs, contents, is_balanced, key, keys
+from unit.data.data_kit import Served, assert_nothing_runs, contents, is_balanced, key, keys
 
 pytestmark = pytest.mark.timeout(120)
 

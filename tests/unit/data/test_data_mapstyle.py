@@ -14,7 +14,8 @@ from torch.utils.data import DataLoader
 from reelstream.data import StreamingLLaVAVideo, StreamingLLaVAVideoDataset, StreamingVideoDataset, mapstyle
 from reelstream.errors import ConfigError, OutOfReachError
 from reelstream.telemetry import Telemetry, events
-from unit.data.data_kit import Recorder, Served, assert_nothing_runs, is_balanced, key, keys
+from reelstream.testing import Recorder
+from unit.data.data_kit import Served, assert_nothing_runs, is_balanced, key, keys
 
 pytestmark = pytest.mark.timeout(120)
 

@@ -16,8 +16,9 @@ from reelstream.errors import ConfigError, StateError
 from reelstream.hubserver import HubProcess
 from reelstream.sampledata import SampleOptions, make_sample
 from reelstream.telemetry import Telemetry, events
+from reelstream.testing import Recorder
 from reelstream.types import FrameSampling
-from unit.data.data_kit import Recorder, Served, assert_nothing_runs, contents, is_balanced, keys
+from unit.data.data_kit import Served, assert_nothing_runs, contents, is_balanced, keys
 
 Options = Callable[..., dict[str, Any]]
 _FRAMES = FrameSampling(fps=1.0, max_frames=2, size=32)

@@ -17,8 +17,9 @@ from reelstream.hubserver import HubProcess
 from reelstream.prefetch.options import StreamOptions
 from reelstream.sampledata import SampleOptions, make_sample
 from reelstream.telemetry import Telemetry, events
+from reelstream.testing import Recorder
 from reelstream.types import FrameSampling
-from unit.data.data_kit import Recorder, Served, assert_nothing_runs
+from unit.data.data_kit import Served, assert_nothing_runs
 
 pytestmark = pytest.mark.timeout(60)
 

@@ -12,8 +12,9 @@ from reelstream.data import StreamingVideoDataset
 from reelstream.errors import ConfigError, StateError
 from reelstream.prefetch.options import StreamOptions
 from reelstream.telemetry import Telemetry, events
+from reelstream.testing import Recorder
 from reelstream.types import FrameSampling
-from unit.data.data_kit import Recorder, Served, assert_nothing_runs, contents, is_balanced, keys
+from unit.data.data_kit import Served, assert_nothing_runs, contents, is_balanced, keys
 from unit.data.ranks_in_threads import Outcome, joined, run_ranks
 
 Options = Callable[..., dict[str, Any]]

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
@@ -36,7 +36,8 @@ from reelstream.prefetch.together import Together
 from reelstream.prefetch.values import Decode, PipelineOptions, ReadySample
 from reelstream.ranks import OneRank
 from reelstream.schedule import WindowLimits, archive_spans, lane_quotas
-from reelstream.telemetry import Sink, Telemetry, events
+from reelstream.telemetry import Sink, Telemetry
+from reelstream.testing import Recorder
 from reelstream.types import Archive, DecodedClip, FrameSampling, Position, RepositoryFile, Span, SpanKind
 from unit.prefetch.board_kit import Case, MadeClip, Served, expected_order
 
@@ -183,21 +184,6 @@ def decode_made(path: Path, sampling: FrameSampling) -> DecodedClip:
         duration=float(sampling.max_frames),
         truncated=False,
     )
-
-
-class Recorder:
-    """Keeps the events."""
-
-    def __init__(self) -> None:
-        self.events: list[events.Event] = []
-
-    def receive(self, wall_s: float, event: events.Event) -> None:
-        """As a sink."""
-        self.events.append(event)
-
-    def of(self, kind: type[Any]) -> list[Any]:
-        """Return those of a kind."""
-        return [event for event in self.events if isinstance(event, kind)]
 
 
 @dataclass
@@ -396,12 +382,19 @@ class Running:
                 assert size_bytes <= self.budget.total_bytes
                 return
 
-    def assert_nothing_left(self, kept: KeptClips) -> None:
-        """Make sure that no file, no byte in the books and no thread is left, but for what is kept."""
+    def assert_nothing_left(self, kept: KeptClips, *, is_alone: bool = True) -> None:
+        """Make sure that no file, no byte in the books and no thread is left, but for what is kept.
+
+        Args:
+            kept: Clips that stay.
+            is_alone: Whether no other pipeline may have threads.
+        """
         assert set(self.folder.iterdir()) == {file.path for file in kept.files}
         assert self.cache.check() == []
         assert self.cache.used_bytes == kept.used_bytes == kept.idle_bytes <= kept.limit_bytes
-        assert [thread.name for thread in threading.enumerate() if thread.name.startswith("reelstream-")] == []
+        names = [thread.name for thread in threading.enumerate()]
+        lanes = {f"reelstream-lane-{lane.number}" for lane in self.pipeline._board.own}
+        assert [name for name in names if name in lanes or (is_alone and name.startswith("reelstream-"))] == []
 
 
 @contextmanager
@@ -480,4 +473,4 @@ def running(
         with pipeline:
             yield made
     finally:
-        made.assert_nothing_left(kept)
+        made.assert_nothing_left(kept, is_alone=together is None)

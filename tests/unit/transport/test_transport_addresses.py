@@ -9,8 +9,8 @@ import pytest
 
 from reelstream.cancel import Cancellation, Cancelled
 from reelstream.errors import NetworkError
+from reelstream.testing import FakeClock
 from reelstream.transport.addresses import Address, AddressBook, fresh_for_s, lifetime_s
-from unit.transport.transport_fakes import FakeClock
 
 NOW_S = 1_445_412_480.0  # 2015-10-21T07:28:00Z
 

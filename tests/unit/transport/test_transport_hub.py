@@ -9,10 +9,11 @@ from reelstream.cancel import Cancellation, Cancelled
 from reelstream.errors import AccessDeniedError, ConfigError, HubError, NetworkError, NotFoundOnHubError
 from reelstream.telemetry import Telemetry
 from reelstream.telemetry.events import Retried
+from reelstream.testing import Recorder
 from reelstream.transport import HubClient
 from reelstream.transport.lines import Origin, proxy_for
 from reelstream.types import Repository
-from unit.transport.transport_fakes import COMMIT, HUB, TOKEN, FakeHub, Handler, Recorder
+from unit.transport.transport_fakes import COMMIT, HUB, TOKEN, FakeHub, Handler
 
 
 def entry(path: str, size: int, sha256: str | None = None) -> dict[str, object]:

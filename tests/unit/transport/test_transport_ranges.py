@@ -11,7 +11,8 @@ from reelstream.cancel import Cancellation, Cancelled
 from reelstream.errors import AccessDeniedError, HubError, NetworkError, NotFoundOnHubError
 from reelstream.telemetry import Telemetry
 from reelstream.telemetry.events import AddressResolved, RangeFinished, Retried
-from unit.transport.transport_fakes import CDN, TOKEN, BrokenStream, FakeHub, Recorder
+from reelstream.testing import Recorder
+from unit.transport.transport_fakes import CDN, TOKEN, BrokenStream, FakeHub
 
 CONTENT = bytes(range(256)) * 40
 

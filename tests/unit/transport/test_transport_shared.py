@@ -19,10 +19,11 @@ import pytest
 from reelstream.cancel import Cancellation, Cancelled
 from reelstream.errors import AccessDeniedError, NetworkError
 from reelstream.telemetry.events import AddressResolved, Retried
+from reelstream.testing import FakeClock, Recorder
 from reelstream.transport import HubClient
 from reelstream.transport.addresses import Address
 from reelstream.transport.shared import LARGEST_FILE_BYTES, SharedAddresses
-from unit.transport.transport_fakes import FakeClock, FakeHub, Recorder
+from unit.transport.transport_fakes import FakeHub
 
 
 class OthersClock(FakeClock):

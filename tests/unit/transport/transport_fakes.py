@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import re
-import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import httpx2
 
 from reelstream.telemetry import Telemetry
-from reelstream.telemetry.events import Event
+from reelstream.testing import FakeClock, Recorder
 from reelstream.transport import HubClient
 from reelstream.types import Repository, RepositoryFile
 
@@ -21,36 +20,6 @@ TOKEN = "hf_verysecrettoken"
 COMMIT = "c" * 40
 
 Handler = Callable[[httpx2.Request], httpx2.Response]
-
-
-class FakeClock:
-    """Time that passes only by waiting for it."""
-
-    def __init__(self) -> None:
-        self.now_s = 1_000_000.0
-        self.waits_s: list[float] = []
-
-    def monotonic(self) -> float:
-        return self.now_s
-
-    def wall(self) -> float:
-        return self.now_s
-
-    def wait(self, event: threading.Event, seconds: float) -> bool:
-        self.waits_s.append(seconds)
-        if not event.is_set():
-            self.now_s += seconds
-        return event.is_set()
-
-
-class Recorder:
-    """Keeps all events."""
-
-    def __init__(self) -> None:
-        self.events: list[Event] = []
-
-    def receive(self, wall_s: float, event: Event) -> None:
-        self.events.append(event)
 
 
 class BrokenStream(httpx2.SyncByteStream):
