@@ -26,7 +26,8 @@ from reelstream.data import StreamingVideoDataset
 from reelstream.testing import SeenSample
 from reelstream.types import FrameSampling
 
-_GROUP_TIMEOUT = dt.timedelta(seconds=60)
+# How long torch waits for a rank that was killed before all were connected.
+_GROUP_TIMEOUT = dt.timedelta(seconds=25)
 
 
 @dataclass(frozen=True, kw_only=True)

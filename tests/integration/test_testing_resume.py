@@ -20,7 +20,7 @@ _FRAMES = FrameSampling(fps=1.0, max_frames=2, size=32)
 _WITHOUT_LOADERS = [way for way in ALL_WAYS if "loader" not in way]
 _CONFIGURATIONS: dict[str, dict[str, Any]] = {
     "archives": {"spans": "archive", "keep_clips": False},
-    "cuts": {"spans": "cut", "cut_size": "300kB", "lanes": 3},
+    "cuts": {"spans": "cut", "cut_size": "250kB", "lanes": 3},
     "a limit": {"limit": 5},
     "parts": {"parts": 2},
     "as published": {"shuffle": False, "lanes": 1},
@@ -33,7 +33,10 @@ _CONFIGURATIONS: dict[str, dict[str, Any]] = {
 
 @pytest.fixture(scope="module")
 def good(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SampleHub]:
-    options = SampleOptions(num_clips=10, clip_bytes=40_000, min_duration_s=1, max_duration_s=1, num_heldout=0)
+    # Archives that can be cut in two.
+    options = SampleOptions(
+        num_clips=12, clip_bytes=90_000, min_duration_s=1, max_duration_s=1, num_heldout=0, num_archives=3
+    )
     with sample_hub(options, folder=tmp_path_factory.mktemp("hub")) as hub:
         yield hub
 
