@@ -12,6 +12,7 @@ import urllib.parse
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, close_session
@@ -53,12 +54,13 @@ def api(hub: HubProcess) -> HfApi:
     return HfApi(endpoint=hub.endpoint, token=False)
 
 
-def commit(api: HfApi, repo_id: str, files: dict[str, bytes], delete: tuple[str, ...] = (), **options: str) -> str:
+def commit(api: HfApi, repo_id: str, files: dict[str, bytes], delete: tuple[str, ...] = (), **options: Any) -> str:
     operations: list[CommitOperationAdd | CommitOperationDelete] = [
         CommitOperationAdd(path_in_repo=path, path_or_fileobj=content) for path, content in files.items()
     ]
     operations += [CommitOperationDelete(path_in_repo=path) for path in delete]
-    return api.create_commit(repo_id, operations, commit_message="a test", **options).oid
+    made = api.create_commit(repo_id, list(operations), commit_message="a test", **options)
+    return str(made.oid)
 
 
 def files_of(folder: Path) -> dict[str, bytes]:

@@ -50,6 +50,7 @@ from reelstream.train.loop import TrainingLoop
 from reelstream.train.models import LoadedModel, load_model, load_saved_model
 from reelstream.train.parallel import Team, joined_team
 from reelstream.train.remote.copies import Copies
+from reelstream.train.remote.options import RemoteOptions
 from reelstream.train.remote.pushing import Pusher
 from reelstream.train.run_figures import figures_of, high_water_of, merged_figures, with_high_water
 from reelstream.train.run_folder import (
@@ -128,7 +129,8 @@ def run_training(
                 team = stack.enter_context(joined_team(options.train, telemetry))
                 copies = stack.enter_context(
                     Copies(
-                        options.remote,
+                        # The others have nothing to push, and follow the folder that the first one fetches into.
+                        options.remote if team.is_first else RemoteOptions(),
                         endpoint=options.data.endpoint,
                         limit_bytes=options.data.disk_budget,
                         tell=_say_nothing if quiet else _say,
@@ -385,7 +387,7 @@ class _Run:
     @property
     def _num_kept(self) -> int:
         # One that is being pushed stays beside the newest.
-        return max(self._options.checkpoints.keep, 2 if self._copies.pushes else 1)
+        return max(self._options.checkpoints.keep, 2 if self._options.remote.push is not None else 1)
 
     def _open_store(self) -> None:
         self._store = CheckpointStore(

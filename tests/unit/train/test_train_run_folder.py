@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
 
 from reelstream.errors import ConfigError, DiskError, StateError
 from reelstream.train.run_folder import CONFIG_HEADER, ClaimedFolder
+from remote_kit import run_with_checkpoints
 
 
 def test_a_folder_is_claimed_once_at_a_time(tmp_path: Path) -> None:
@@ -93,3 +95,79 @@ def test_a_file_in_the_way_is_an_error_of_the_disk(tmp_path: Path) -> None:
         with pytest.raises(DiskError, match="Not a directory"), ClaimedFolder(path, resume=False, restart=False):
             pass
     assert (tmp_path / "file").read_text() == "mine"
+
+
+class _Copy:
+    """A run that is kept elsewhere, with checkpoints of these steps."""
+
+    def __init__(self, *steps: int) -> None:
+        self.steps = list(steps)
+        self.asked: list[str] = []
+
+    def fetch_newer(self, run_folder: Path, *, than_step: int | None) -> bool:
+        self.asked.append(f"newer than {than_step}")
+        if not self.steps or (than_step is not None and self.steps[-1] <= than_step):
+            return False
+        run_with_checkpoints(run_folder, self.steps[-1])
+        return True
+
+    def refuse_another_run(self) -> None:
+        self.asked.append("refuse")
+        if self.steps:
+            raise ConfigError("a run is there")
+
+    def clear(self) -> None:
+        self.asked.append("clear")
+        self.steps.clear()
+
+
+def _claimed(path: Path, copy: _Copy, how: str) -> int | None:
+    options = {"resume": False, "restart": False, "resume_or_start": False, **({how: True} if how else {})}
+    with ClaimedFolder(path, elsewhere=copy, **options) as folder:
+        return None if folder.checkpoint is None else folder.checkpoint.step
+
+
+@pytest.mark.parametrize("how", ["resume", "resume_or_start"])
+def test_a_resume_in_an_empty_folder_takes_what_is_elsewhere(how: str, tmp_path: Path) -> None:
+    assert _claimed(tmp_path / "run", _Copy(5), how) == 5
+
+
+@pytest.mark.parametrize(("elsewhere", "expected"), [((), 5), ((3,), 5), ((8,), 8)])
+def test_a_resume_goes_on_from_the_newest_here_or_elsewhere(
+    elsewhere: tuple[int, ...], expected: int, tmp_path: Path
+) -> None:
+    run_with_checkpoints(tmp_path / "run", 5)
+    copy = _Copy(*elsewhere)
+    assert _claimed(tmp_path / "run", copy, "resume") == expected
+    assert copy.asked == ["newer than 5"]
+
+
+def test_where_all_here_are_damaged_the_one_elsewhere_counts(tmp_path: Path) -> None:
+    run_with_checkpoints(tmp_path / "run", 5)
+    (tmp_path / "run/checkpoints/step-00000005/model.safetensors").write_bytes(b"")
+    assert _claimed(tmp_path / "run", _Copy(9), "resume") == 9
+    shutil.rmtree(tmp_path / "run/checkpoints/step-00000009")
+    with pytest.raises(StateError):
+        _claimed(tmp_path / "run", _Copy(), "resume")
+
+
+def test_with_nothing_anywhere_one_starts_and_the_other_refuses(tmp_path: Path) -> None:
+    copy = _Copy()
+    assert _claimed(tmp_path / "run", copy, "resume_or_start") is None
+    assert copy.asked == ["newer than None"]
+    with pytest.raises(StateError):
+        _claimed(tmp_path / "run", _Copy(), "resume")
+
+
+def test_a_start_refuses_a_run_that_is_elsewhere_and_a_restart_deletes_it(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="a run is there"):
+        _claimed(tmp_path / "run", _Copy(5), "")
+    assert not (tmp_path / "run").exists()
+    copy = _Copy(5)
+    assert _claimed(tmp_path / "run", copy, "restart") is None
+    assert copy.asked == ["clear"]
+
+
+def test_two_ways_to_begin_contradict_each_other(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="--restart and --resume-or-start"):
+        ClaimedFolder(tmp_path / "run", resume=False, restart=True, resume_or_start=True)

@@ -61,11 +61,6 @@ class Copies:
     ) -> None:
         self._resources.close()
 
-    @property
-    def pushes(self) -> bool:
-        """Whether checkpoints are copied."""
-        return self._target is not None
-
     def fetch_newer(self, run_folder: Path, *, than_step: int | None) -> bool:
         """Fetch the newest whole checkpoint into the run's folder, where it is of a later step than the one there.
 
