@@ -219,7 +219,8 @@ def restore(
     differing = {
         name: (saved, here)
         for name, here in dataclasses.asdict(options).items()
-        if (saved := trainer["options"].get(name)) != here
+        # When a process has to leave changes nothing of what it does until then.
+        if name != "max_time" and (saved := trainer["options"].get(name)) != here
     }
     for name in ("batch_size", "accumulate"):
         if name in differing:
