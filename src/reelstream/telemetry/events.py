@@ -156,7 +156,7 @@ class ClipsKept(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClipDecoded(Event):
-    """A clip's frames are in memory."""
+    """What samples hold of a clip is in memory; of one that they hold by its path, the word that it is good."""
 
     subset: str
     path: str
