@@ -53,7 +53,9 @@ def run(
     torch.set_num_threads(num_threads)
 
 
-@pytest.mark.parametrize("script", SCRIPTS)
+@pytest.mark.parametrize(
+    "script", ["plain_loop", "hf_trainer", *(pytest.param(name, marks=pytest.mark.slow) for name in SCRIPTS[1::2])]
+)
 def test_an_example_trains_on_each_sample_once(script: str, run: Run) -> None:
     steps = run(script)
     names = [name for step in steps.values() for name in step]
@@ -61,7 +63,7 @@ def test_an_example_trains_on_each_sample_once(script: str, run: Run) -> None:
     assert list(steps) == list(range(1, len(steps) + 1))
 
 
-@pytest.mark.parametrize("script", ["plain_loop", "accelerate_loop"])
+@pytest.mark.parametrize("script", [pytest.param("plain_loop", marks=pytest.mark.slow), "accelerate_loop"])
 def test_a_loop_goes_on_from_its_last_checkpoint_with_the_same_samples(script: str, run: Run) -> None:
     whole = run(script)
     assert run(script, "--resume") == {step: names for step, names in whole.items() if step > 10}

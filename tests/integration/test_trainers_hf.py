@@ -107,7 +107,7 @@ STEPS_OF_AN_EPOCH = {1: 12, 3: 4}
 @pytest.mark.parametrize(
     ("accumulate", "save_steps", "kill_at"),
     [
-        pytest.param(1, 5, 17, id="in the second epoch"),
+        pytest.param(1, 5, 17, id="in the second epoch", marks=pytest.mark.slow),
         pytest.param(1, 12, 14, id="saved at an epoch's last step"),
         pytest.param(3, 2, 3, id="accumulating"),
     ],

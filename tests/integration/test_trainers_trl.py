@@ -63,9 +63,9 @@ def trainer_of(dataset: StreamingVideoDataset, folder: Path, *, kill_at: int | N
         output_dir=str(folder / "out"),
         per_device_train_batch_size=4,
         gradient_accumulation_steps=2,
-        num_train_epochs=2,
+        num_train_epochs=1,
         save_strategy="steps",
-        save_steps=3,
+        save_steps=2,
         save_total_limit=1,
         report_to=[],
         use_cpu=True,
@@ -95,7 +95,7 @@ def test_a_killed_run_goes_on_as_the_quiet_one(hub: HubProcess, tmp_path: Path) 
         attach(quiet, dataset)
         quiet.train()
     with small(hub, tmp_path / "cache") as dataset:
-        killed = trainer_of(dataset, tmp_path, kill_at=8)
+        killed = trainer_of(dataset, tmp_path, kill_at=5)
         attach(killed, dataset)
         with pytest.raises(KilledError):
             killed.train()
@@ -105,9 +105,8 @@ def test_a_killed_run_goes_on_as_the_quiet_one(hub: HubProcess, tmp_path: Path) 
         resumed.train(resume_from_checkpoint=True)
 
     names = [name for batch in quiet.seen for name in batch]
-    assert len(names) == 2 * 46
-    assert len(set(names[:46])) == len(set(names[46:])) == 46
-    assert killed.seen[: 2 * 6] + resumed.seen == quiet.seen
+    assert len(names) == len(set(names)) == 46
+    assert killed.seen[: 2 * 4] + resumed.seen == quiet.seen
     assert [line["loss"] for line in resumed.state.log_history if "loss" in line] == [
         line["loss"] for line in quiet.state.log_history if "loss" in line
     ]
