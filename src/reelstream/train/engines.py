@@ -107,7 +107,9 @@ class ReplicatedEngine(OneRankEngine):
         self.num_ranks = num_ranks
         # Buffers are tables of positions, the same everywhere; what says so has another name from torch 2.13 on.
         known = inspect.signature(DistributedDataParallel).parameters
-        leave_buffers = {"forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers": False}
+        leave_buffers: dict[str, Any] = {
+            "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers": False
+        }
         self._replicas = DistributedDataParallel(
             _WithIdleParameter(module, device),
             device_ids=[device.index] if device.type == "cuda" else None,

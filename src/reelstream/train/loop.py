@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from reelstream.clock import Clock, SystemClock
 from reelstream.errors import ConfigError, ReelstreamError, TrainingDivergedError
@@ -21,9 +20,10 @@ from reelstream.train.agreement import StepVote, summed
 from reelstream.train.checkpoints import Checkpoint, CheckpointStore
 from reelstream.train.deadline import Deadline
 from reelstream.train.device import choose_compute, seed_everything, seed_of
-from reelstream.train.engines import make_engine, trained_parameters
+from reelstream.train.engines import make_engine
 from reelstream.train.evaluate import EvaluationResult
 from reelstream.train.feeder import Batch, BatchFeeder, EpochEnd
+from reelstream.train.gradients import Gradients, StepSums
 from reelstream.train.handoff import HandoffStatistics
 from reelstream.train.models import LoadedModel
 from reelstream.train.options import CheckpointOptions, TrainOptions
@@ -50,21 +50,6 @@ class TrainOutcome:
     """Name of the signal that ended it; None where it came to its end."""
     batches: HandoffStatistics
     """How the thread that makes batches and the trainer kept pace."""
-
-
-@dataclass(slots=True)
-class _Step:
-    """The gradients of one optimizer step, as they add up."""
-
-    loss_sum: float = 0.0
-    num_losses: int = 0
-    num_samples: int = 0
-    data_wait_s: float = 0.0
-    train_s: float = 0.0
-    data_state: dict[str, Any] | None = None
-    epoch: int = 0
-    unsent: dict[str, Tensor] | None = None
-    """The last batch, where its gradients are on this rank only."""
 
 
 class TrainingLoop:
@@ -143,25 +128,32 @@ class TrainingLoop:
         )
         if total_steps is None:
             raise ConfigError("the dataset's size is not known, hence neither is the run's end", "set train.max_steps")
-        self._compute = choose_compute(options, team.place)
-        self._loaded.model.to(self._compute.device)
+        compute = choose_compute(options, team.place)
+        self._loaded.model.to(compute.device)
         num_ranks = team.place.world_size
         with team.watched("the start"):
             self._engine = make_engine(
                 StepModule(loaded.model, train_step),
                 options.parallel,
                 num_ranks=num_ranks,
-                device=self._compute.device,
+                device=compute.device,
             )
         if num_ranks > 1:
             # Equal weights were made of one seed; what is drawn from here on (dropout) is each rank's own.
             seed_everything(seed_of(options.seed, 0, team.place.rank))
-        self._optimizer = _make_optimizer(loaded.model, options)
+        self._gradients = Gradients(
+            loaded.model,
+            self._engine,
+            compute=compute,
+            team=team,
+            options=options,
+            clock=self._clock,
+        )
         self._saver = Saver(
             team,
             store if team.is_first else None,
             loaded=loaded,
-            optimizer=self._optimizer,
+            optimizer=self._gradients.optimizer,
             options=options,
             checkpoints=self._checkpoints,
             run_state=run_state or dict,
@@ -196,7 +188,7 @@ class TrainingLoop:
             StateError: Where it belongs to another run; the sentence says which field differs.
         """
         place = self._team.place
-        restored = restore(checkpoint, self._loaded, self._optimizer, self._options, place)
+        restored = restore(checkpoint, self._loaded, self._gradients.optimizer, self._options, place)
         for sentence in restored.changed:
             self._telemetry.emit(Notice(message=f"resumed with other options: {sentence}"))
         if restored.num_ranks != place.world_size:
@@ -308,10 +300,9 @@ class TrainingLoop:
         if self._checkpoints.every_steps and step % self._checkpoints.every_steps == 0:
             self._save()
 
-    def _gather(self, turns: BatchTurns, epoch: int) -> tuple[_Step, bool]:
+    def _gather(self, turns: BatchTurns, epoch: int) -> tuple[StepSums, bool]:
         """Return the gradients of a step's batches, and whether the epoch ended with them."""
-        self._optimizer.zero_grad(set_to_none=True)
-        step = _Step(epoch=epoch)
+        step = self._gradients.begin(epoch)
         epoch_ended = False
         for number in range(1, self._options.accumulate + 1):
             taken = turns.take()
@@ -320,8 +311,9 @@ class TrainingLoop:
                 epoch_ended = True
                 break
             self._note_arrival(taken.item, taken)
-            self._add_gradients(taken.item, step, taken, more=number < self._options.accumulate)
-        self._send_gradients(step)
+            more = number < self._options.accumulate
+            self._gradients.add(step, taken.item, any_labelled=taken.any_labelled, more=more)
+        self._gradients.send(step)
         return step, epoch_ended
 
     def _note_arrival(self, batch: Batch, taken: Taken) -> None:
@@ -335,39 +327,7 @@ class TrainingLoop:
         if taken.ranks_wait_s > _SHORTEST_STALL_S:
             self._telemetry.emit(Stalled(stage="ranks", wait_s=taken.ranks_wait_s))
 
-    def _add_gradients(self, batch: Batch, step: _Step, taken: Taken, *, more: bool) -> None:
-        start_s = self._clock.monotonic()
-        if taken.any_labelled:
-            tensors = {name: self._to_device(tensor) for name, tensor in batch.tensors.items()}
-            with self._team.watched("a step"), self._engine.accumulating(more=more):
-                with self._compute.autocast():
-                    losses = self._engine.losses(tensors)
-                # Sums, divided once by the step's tokens: batches of short answers weigh what they should. Also of no
-                # tokens at all: other ranks have some, and wait for this one's gradients.
-                loss_sum = losses.sum()
-                step.loss_sum += loss_sum.item()
-                loss_sum.backward()  # type: ignore[no-untyped-call]
-            step.num_losses += losses.numel()
-            step.unsent = tensors if more else None
-        step.num_samples += batch.num_samples
-        step.data_state = batch.data_state
-        step.train_s += self._clock.monotonic() - start_s
-
-    def _send_gradients(self, step: _Step) -> None:
-        """Exchange gradients that were kept for a later batch of the step, which has not come: the epoch is over."""
-        if step.unsent is None or not self._engine.keeps_gradients:
-            return
-        start_s = self._clock.monotonic()
-        with self._team.watched("a step"), self._engine.accumulating(more=False), self._compute.autocast():
-            # DDP sends in a backward pass, and sends all that has added up; this one adds nothing.
-            (self._engine.losses(step.unsent).sum() * 0.0).backward()  # type: ignore[no-untyped-call]
-        step.unsent = None
-        step.train_s += self._clock.monotonic() - start_s
-
-    def _to_device(self, tensor: Tensor) -> Tensor:
-        return tensor.to(self._compute.device, non_blocking=True)
-
-    def _finish_step(self, step: _Step, stop: StopRequest) -> bool:
+    def _finish_step(self, step: StepSums, stop: StopRequest) -> bool:
         """Update the weights; return whether the ranks have agreed that this was the last step."""
         start_s = self._clock.monotonic()
         vote = StepVote(
@@ -385,8 +345,9 @@ class TrainingLoop:
             total_steps=self._progress.total_steps,
         )
         if of_all.num_losses:
-            with self._team.watched("a step"):
-                self._update(of_all.num_losses, learning_rate)
+            norm = self._gradients.divide_and_clip(of_all.num_losses)
+            self._refuse_unless_finite("gradient's length", norm)
+            self._gradients.update(learning_rate)
         step.train_s += self._clock.monotonic() - start_s
         loss = of_all.loss_sum / max(1, of_all.num_losses)
         first_loss = loss if self._progress.first_loss is None else self._progress.first_loss
@@ -411,19 +372,6 @@ class TrainingLoop:
         if of_all.stop_reason:
             stop.request(of_all.stop_reason)
         return bool(of_all.stop_reason)
-
-    def _update(self, num_losses: int, learning_rate: float) -> None:
-        parameters = [each for each in trained_parameters(self._loaded.model) if each.grad is not None]
-        # The ranks' mean has divided once already.
-        divisor = num_losses / self._engine.num_ranks
-        for parameter in parameters:
-            assert parameter.grad is not None
-            parameter.grad.div_(divisor)
-        norm = self._engine.clip(parameters, self._options.max_grad_norm)
-        self._refuse_unless_finite("gradient's length", norm)
-        for group in self._optimizer.param_groups:
-            group["lr"] = learning_rate
-        self._optimizer.step()
 
     def _refuse_unless_finite(self, what: str, value: float) -> None:
         if math.isfinite(value):
@@ -463,13 +411,3 @@ class TrainingLoop:
             return
         if result is not None:
             self._telemetry.emit(result.event(self._progress.step))
-
-
-def _make_optimizer(model: torch.nn.Module, options: TrainOptions) -> torch.optim.Optimizer:
-    parameters = trained_parameters(model)
-    # Decay is for matrices; shrinking biases and norms only hurts.
-    groups = [
-        {"params": [p for p in parameters if p.dim() >= 2], "weight_decay": options.weight_decay},
-        {"params": [p for p in parameters if p.dim() < 2], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(groups, lr=options.learning_rate)

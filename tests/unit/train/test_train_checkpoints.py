@@ -16,10 +16,11 @@ from reelstream.cache.budget import DiskBudget
 from reelstream.errors import BudgetTooSmallError, DiskError, StateError
 from reelstream.train import checkpoints as module
 from reelstream.train.checkpoints import CheckpointContents, CheckpointStore, load_newest, tensor_file_bytes
-from reelstream.train.loop import _make_optimizer
+from reelstream.train.gradients import make_optimizer
 from reelstream.train.models import LoadedModel
 from reelstream.train.options import CheckpointOptions, TrainOptions
-from reelstream.train.saving import Progress, checkpoint_contents, checkpoint_size_bytes
+from reelstream.train.rank_state import RankState
+from reelstream.train.saving import Progress, checkpoint_contents, checkpoint_size_bytes, gather_model_state
 from train_kit import smallest_model
 
 
@@ -227,7 +228,7 @@ def test_the_size_of_a_tensor_file_is_never_underestimated(
 @pytest.fixture(scope="module")
 def trained() -> tuple[LoadedModel, torch.optim.Optimizer]:
     loaded = smallest_model()
-    optimizer = _make_optimizer(loaded.model, TrainOptions())
+    optimizer = make_optimizer(loaded.model, TrainOptions())
     for parameter in loaded.model.parameters():
         parameter.grad = torch.ones_like(parameter)
     optimizer.step()
@@ -239,19 +240,22 @@ def test_the_size_told_before_the_first_step_is_an_upper_bound_of_what_is_saved(
     tmp_path: Path, trained: tuple[LoadedModel, torch.optim.Optimizer], weights_only: bool
 ) -> None:
     loaded, optimizer = trained
+    checkpoints = CheckpointOptions(weights_only=weights_only)
+    data_state = {"lanes": ["x" * 100] * 100}
     contents = checkpoint_contents(
         loaded,
-        optimizer,
+        gather_model_state(loaded, optimizer, checkpoints),
         options=TrainOptions(),
         progress=Progress(step=1, total_steps=1),
-        data_state={"lanes": ["x" * 100] * 100},
+        ranks=[RankState.here(data_state={}, run_state={}) for _ in range(4)],
+        data_state=data_state,
         run_state={},
-        checkpoints=CheckpointOptions(weights_only=weights_only),
+        checkpoints=checkpoints,
     )
-    told = checkpoint_size_bytes(loaded, CheckpointOptions(weights_only=weights_only))
+    told = checkpoint_size_bytes(loaded, checkpoints, num_ranks=4)
     saved = opened(tmp_path).save(contents)
     assert saved.size_bytes == size_on_disk(saved.folder)
-    assert saved.size_bytes <= contents.largest_size_bytes <= told <= saved.size_bytes + 700_000
+    assert saved.size_bytes <= contents.largest_size_bytes <= told <= saved.size_bytes + 900_000
 
 
 def test_a_checkpoint_that_is_held_outlives_newer_ones_and_counts_among_those_that_stay(tmp_path: Path) -> None:
