@@ -58,6 +58,11 @@ class RunOptions:
         if not self.streaming_mode:
             # Written at the top, where people look for it; the stream's own is what counts.
             object.__setattr__(self, "data", dataclasses.replace(self.data, streaming_mode=False))
+        if self.data.media != "frames":
+            raise ConfigError(
+                f"data.media is {self.data.media}, and the models that `reelstream train` knows take frames",
+                "leave data.media out; bytes and paths are for training loops of your own",
+            )
         if self.evaluation.subset is not None and self.evaluation.subset in self.data.subsets:
             raise ConfigError(
                 f"evaluation.subset {self.evaluation.subset} is trained on as well",

@@ -19,10 +19,13 @@ from torch.utils.data import DataLoader
 from reelstream.data import Sample, StreamingLLaVAVideo, StreamingVideoDataset
 from reelstream.decode import decode_clip
 from reelstream.errors import BudgetTooSmallError, ConfigError
+from reelstream.prefetch.options import StreamOptions
+from reelstream.prefetch.paths import PathLeases
 from reelstream.telemetry import Telemetry, events
 from reelstream.testing import Recorder
 from reelstream.types import AudioSampling
 from unit.data.data_kit import Served, assert_nothing_runs, is_balanced, key, keys
+from unit.data.ranks_in_threads import Outcome, joined, run_ranks
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -228,6 +231,48 @@ def test_room_that_the_next_clip_needs_is_taken_from_paths_that_nobody_holds(goo
         seen = [sample["position"] for sample in dataset]
     assert len(caught) == 1
     assert seen == [position for position, *_ in order]
+
+
+def test_held_samples_that_are_let_go_of_while_the_next_one_waits_let_it_come(
+    good: Served, options: Options, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a trainer does that works on a batch while another thread reads the next one."""
+    held: list[Sample] = []
+    make_way = PathLeases.make_way
+
+    def make_way_or_let_go(self: PathLeases, *args: Any, **options: Any) -> float | None:
+        again_s = make_way(self, *args, **options)
+        if again_s is not None:
+            held.clear()
+            return 0.0
+        return again_s
+
+    values = {**tight(good, options(good)), "lease_samples": 0}
+    monkeypatch.setattr(PathLeases, "make_way", make_way_or_let_go)
+    num_served = most_held = 0
+    with make(good, values) as dataset:
+        for sample in dataset:
+            held.append(sample)
+            num_served += 1
+            most_held = max(most_held, len(held))
+    assert most_held < num_served
+
+
+def test_ranks_lend_the_paths_of_their_own_lanes(good: Served, options: Options) -> None:
+    def work(dataset: StreamingVideoDataset, outcome: Outcome) -> None:
+        for sample in dataset:
+            outcome.keys.append(key(sample))
+            assert Path(sample["video_path"]).exists()
+
+    values = options(good, disk_budget=12_000_000, media="path", lease_samples=4, tail="repeat")
+
+    def stream_options(rank: int) -> StreamOptions:
+        return StreamOptions(repo_id=good.repo_id, subsets=tuple(good.subsets), **values)
+
+    by_world_size = [run_ranks(world_size, work, stream_options) for world_size in (1, 2)]
+    for outcomes in by_world_size:
+        assert [outcome.error for outcome in outcomes] == [None] * len(outcomes)
+    assert joined(by_world_size[0]) == joined(by_world_size[1])
 
 
 def test_the_last_batch_keeps_its_paths_beyond_the_epochs_end(good: Served, options: Options) -> None:
