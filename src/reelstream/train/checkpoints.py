@@ -6,7 +6,7 @@ RUN/checkpoints/
 │   ├── model.safetensors        weights; with the small files beside it, a folder that `from_pretrained` reads
 │   ├── config.json, tokenizer.json, ...
 │   ├── optimizer.safetensors    \
-│   ├── random.safetensors        } absent where only weights are saved
+│   ├── random.0.safetensors      } absent where only weights are saved; random.* one for each rank
 │   ├── trainer.json             /
 │   ├── data_state.json
 │   └── manifest.json            version, step, and size and SHA-256 of each file; written last
