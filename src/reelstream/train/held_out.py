@@ -252,7 +252,7 @@ class HeldOutClips:
         sessions = (
             [self._dataset.session] if self._options.holds_out else [self._trained_on.session, self._dataset.session]
         )
-        indexes = [known for session in sessions for known in session.known_indexes()]
+        indexes = [known for session in sessions for known in session.indexes.whole()]
         if len(indexes) <= self._num_indexes_compared:
             return
         self._num_indexes_compared = len(indexes)

@@ -250,7 +250,7 @@ class _Run:
         )
         session = self._dataset.session
         if self._team.is_first and self._folder.checkpoint is not None and self._folder.indexes.is_dir():
-            session.take_indexes(IndexStore(self._folder.indexes, telemetry=self._telemetry))
+            session.indexes.take_from(IndexStore(self._folder.indexes, telemetry=self._telemetry))
         if self._options.evaluation.enabled and self._team.is_first:
             self._held_out = self._resources.enter_context(
                 HeldOutClips(
@@ -369,7 +369,7 @@ class _Run:
     def _make_room_for_checkpoints(self, loaded: LoadedModel, dataset: StreamingVideoDataset) -> None:
         """Give checkpoints, and the indexes beside them, their part of the disk budget."""
         options = self._options
-        self._saved_indexes = dataset.session.open_store(self._folder.indexes, self._budget.account("saved indexes"))
+        self._saved_indexes = dataset.session.indexes.open_elsewhere(self._folder.indexes, self._budget.account("saved indexes"))
         num_ranks = self._team.place.world_size
         costs = checkpoint_costs(loaded, options.model, options.checkpoints, num_ranks=num_ranks)
         set_checkpoints_aside(
@@ -442,7 +442,7 @@ class _Run:
         """Return what a checkpoint holds of the run, once what else a resume needs lies beside it."""
         assert self._dataset is not None
         assert self._saved_indexes is not None
-        self._dataset.session.save_indexes(self._saved_indexes)
+        self._dataset.session.indexes.save_to(self._saved_indexes)
         self._others_figures = list(figures[1:])
         return self._run_state()
 

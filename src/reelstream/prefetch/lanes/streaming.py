@@ -136,11 +136,8 @@ class StreamingLane:
                 num_met += 1
                 clips.append(clip)
                 is_taken = num_met > num_before
-                # With another clip at hand it is known that the lane has not ended.
-                if is_taken and self._tells_last and not self._more_wanted():
+                if is_taken and not self._take(clip, member, ordinal, num_met):
                     return False
-                if is_taken:
-                    self._take(clip, member, ordinal, num_met)
                 self._note_marks(reading, ordinal)
                 if is_taken and not self._tells_last and not self._more_wanted():
                     return False
@@ -207,9 +204,12 @@ class StreamingLane:
             return None
         return int((quota - self._num_clips) * self._mean_clip_bytes(span)) + _QUOTA_MARGIN_BYTES
 
-    def _take(self, number: int, member: AnyMember, ordinal: int, num_met: int) -> None:
-        """Put a member into its window."""
+    def _take(self, number: int, member: AnyMember, ordinal: int, num_met: int) -> bool:
+        """Put a member into its window; return False where no more clips are wanted, and this is one too many."""
         self._cancellation.raise_if_cancelled()
+        # With another clip at hand it is known that the lane has not ended.
+        if self._tells_last and not self._more_wanted():
+            return False
         # Counted in 4 KiB blocks on every machine, so that windows do not depend on the file system.
         size_bytes = allocated_bytes(member.size_bytes)
         if self._is_full or self._former.closes_before(size_bytes):
@@ -246,6 +246,7 @@ class StreamingLane:
         self._is_full = self._former.add(size_bytes)
         if self._is_full and not self._tells_last:
             self._close_window()
+        return True
 
     def _new_window(self, ordinal: int, num_before: int) -> Window:
         mark = self._latest_mark(ordinal)
