@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor
+from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
@@ -133,7 +134,7 @@ class ShardedEngine(OneRankEngine):
     memory of all weights, which is what sharding is there to save.
     """
 
-    def __init__(self, module: StepModule, *, num_ranks: int) -> None:
+    def __init__(self, module: StepModule, *, num_ranks: int, device: torch.device) -> None:
         super().__init__(module)
         if not hasattr(FSDPModule, "reset_iter_state"):
             raise ConfigError(
@@ -141,10 +142,12 @@ class ShardedEngine(OneRankEngine):
                 "take 2.13, or set it to ddp",
             )
         self.num_ranks = num_ranks
+        # Not the default, which is on a GPU wherever there is one.
+        mesh = init_device_mesh(device.type, (num_ranks,))
         for layer in _repeated_layers(module.model):
-            fully_shard(layer)
+            fully_shard(layer, mesh=mesh)
         # What is in no layer: embeddings, norms, and the way in and out.
-        fully_shard(module)
+        fully_shard(module, mesh=mesh)
         self._shards = [part for part in module.modules() if isinstance(part, FSDPModule)]
         self._root = self._shards[0]
 
@@ -189,8 +192,11 @@ def make_engine(module: StepModule, parallel: Parallel, *, num_ranks: int, devic
     """
     if num_ranks == 1:
         return OneRankEngine(module)
+    if device.type == "cuda":
+        # Where nccl and the allocator look when nobody names one.
+        torch.cuda.set_device(device)
     if parallel == "fsdp2":
-        return ShardedEngine(module, num_ranks=num_ranks)
+        return ShardedEngine(module, num_ranks=num_ranks, device=device)
     assert parallel in ("auto", "ddp"), "refused before"
     return ReplicatedEngine(module, num_ranks=num_ranks, device=device)
 

@@ -117,7 +117,7 @@ class Team:
         """Return who is gone and why, where that rank said so or its heartbeat tells; else what the connection said."""
         cancellation = Cancellation()
         timer = threading.Timer(_INQUEST_S, cancellation.cancel)
-        timer.daemon = True
+        timer.name, timer.daemon = "reelstream-inquest", True
         timer.start()
         try:
             self.exchange("inquest", b"", cancellation)
