@@ -70,6 +70,7 @@ def test_a_loop_goes_on_from_its_last_checkpoint_with_the_same_samples(script: s
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)  # three launches of up to four processes, on a machine that may be busy
 @pytest.mark.parametrize(
     ("script", "options"),
     [
@@ -89,7 +90,7 @@ def test_an_example_killed_and_resumed_trains_on_the_same_samples_in_each_step(s
         capture_output=True,
         text=True,
         check=False,
-        timeout=280,
+        timeout=880,
     )
     assert shown.returncode == 0, shown.stderr[-4000:]
     assert "the same samples in each step as undisturbed" in shown.stdout
