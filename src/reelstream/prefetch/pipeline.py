@@ -307,7 +307,8 @@ class EpochPipeline:
                 for lane, outlook in zip(self._board.own, outlooks, strict=True):
                     if outlook == "unknown" and lane.failure is not None:
                         raise lane.failure
-                self._decoding.ahead(first=self._board.heads() if by_all else ())
+                # Whatever the memory: what lanes that have ended serve again may fill it, and come before them.
+                self._decoding.ahead(first=self._board.heads())
                 wait([lane.number for lane in self._board.own])
 
     def _next_round_of_all(self, num_served: int) -> bool:
