@@ -373,6 +373,9 @@ class StreamingVideoDataset(IterableDataset[Sample]):
         Raises:
             StateError: Where no such sample was yielded, or a later one was asked for before.
         """
+        if _is_idle_worker():
+            # What does not stream opens nothing.
+            return self._loaded or {"version": STATE_VERSION, "idle": True}
         if after is None:
             running = self._passes.get(self._epoch) or self._passes.get(self._epoch - 1)
         else:
@@ -421,6 +424,9 @@ class StreamingVideoDataset(IterableDataset[Sample]):
         Raises:
             StateError: Where it is of another version, dataset or seed, or damaged.
         """
+        if _is_idle_worker():
+            self._loaded = state
+            return
         if state.get("version") != STATE_VERSION or "epoch_state" not in state:
             raise StateError(
                 f"the saved data state has version {state.get('version')!r}; this Reelstream reads {STATE_VERSION}",
@@ -580,6 +586,12 @@ class StreamingVideoDataset(IterableDataset[Sample]):
                 epoch=state.settings.epoch, num_samples=state.num_consumed, order_digest=state.order_digest
             )
         )
+
+
+def _is_idle_worker() -> bool:
+    """Whether this process is a worker of a `DataLoader` that leaves the streaming to the first one."""
+    worker = get_worker_info()
+    return worker is not None and worker.id > 0
 
 
 def at_commit_of(options: StreamOptions, state: dict[str, Any]) -> StreamOptions:

@@ -160,6 +160,14 @@ def _empty(epoch: int) -> ConfigError:
 
 
 def encode_sample(family: Family, sample: Sample) -> EncodedSample:
-    """Return a sample as its family takes it."""
+    """Return a sample as its family takes it.
+
+    Raises:
+        ConfigError: Where it holds no frames.
+    """
+    if "frames" not in sample:
+        raise ConfigError(
+            "the samples hold no frames, of which the model's input is made", "leave media out, or set it to frames"
+        )
     clip = family.prepare(sample["frames"], sample["timestamps"].tolist(), sample["duration"])
     return family.encode(sample["messages"], clip)

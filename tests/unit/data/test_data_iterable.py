@@ -440,6 +440,23 @@ def test_idle_workers_are_told_of(good: Served, options: Options) -> None:
         list(DataLoader(dataset, batch_size=None, num_workers=2))
 
 
+def test_idle_workers_open_nothing_for_their_state(good: Served, options: Options, tmp_path: Path) -> None:
+    stateful = pytest.importorskip("torchdata.stateful_dataloader")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        dataset = make(good, options(good))
+        loader = stateful.StatefulDataLoader(dataset, batch_size=None, num_workers=2)
+        iterator = iter(loader)
+        next(iterator)
+        state = loader.state_dict()
+        # One session, in the worker that streams.
+        assert len(list((tmp_path / "cache" / "runs").iterdir())) == 1
+        del iterator, loader
+        again = stateful.StatefulDataLoader(make(good, options(good)), batch_size=None, num_workers=2)
+        again.load_state_dict(state)
+        assert key(next(iter(again)))[0].slot == 0
+
+
 def test_one_worker_is_fine(good: Served, options: Options, tmp_path: Path) -> None:
     dataset = make(good, options(good))
     with dataset:
