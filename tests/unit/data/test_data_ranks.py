@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import threading
@@ -276,3 +277,30 @@ def test_an_iteration_is_called_off_while_it_waits_for_another_rank(good: Served
 
     outcomes = without_error(run_ranks(2, work, stream(good)))
     assert len(outcomes[0].keys) < 10
+
+
+def test_the_disk_of_a_node_never_holds_more_than_its_budget(good: Served, stream: MakeOptions, tmp_path: Path) -> None:
+    budget_bytes = 2_500_000
+    over, most_bytes = threading.Event(), [0]
+
+    def watch() -> None:
+        while not over.wait(0.002):
+            most_bytes[0] = max(most_bytes[0], disk_bytes(tmp_path / "cache"))
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        without_error(run_ranks(4, serve(2), stream(good, disk_budget=budget_bytes)))
+    finally:
+        over.set()
+        watcher.join()
+    assert 0 < most_bytes[0] <= budget_bytes
+
+
+def disk_bytes(folder: Path) -> int:
+    """What a folder takes on disk, as far as it holds still."""
+    total = 0
+    for path in folder.rglob("*"):
+        with contextlib.suppress(FileNotFoundError):
+            total += path.lstat().st_blocks * 512
+    return total
