@@ -27,7 +27,7 @@ from reelstream.cache import ClipCache, ClipFile, KeptClips, Room
 from reelstream.cancel import Cancellation, Cancelled
 from reelstream.catalog import Catalog
 from reelstream.decode import decode_clip
-from reelstream.errors import ConfigError
+from reelstream.errors import ConfigError, ReelstreamError
 from reelstream.prefetch.badness import BadClips
 from reelstream.prefetch.board import Board, Entry, Served
 from reelstream.prefetch.decoding import Decoding
@@ -171,7 +171,7 @@ class EpochPipeline:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
+        self.close(_reason_of(error))
 
     def cancel(self) -> None:
         """Call off all work, from any thread; `next_sample` raises `Cancelled` from here on. `close` must follow."""
@@ -180,13 +180,23 @@ class EpochPipeline:
             self._arrived.notify_all()
             self._intake.wake()
 
-    def close(self) -> None:
-        """Call off all work, wait for the threads, delete the clips that are not kept; a second call does nothing."""
+    @property
+    def is_closed(self) -> bool:
+        """Whether its work has ended."""
+        return self._closed
+
+    def close(self, reason: str = "it has stopped before the epoch's end") -> None:
+        """Call off all work, wait for the threads, delete the clips that are not kept; a second call does nothing.
+
+        Args:
+            reason: What ranks are told that go on with the epoch, where it is not over.
+        """
         with self._close_lock:
             if self._closed:
                 return
             self._closed = True
             self.cancel()
+            self._rounds.leave(reason)
             for thread in self._threads:
                 if thread.ident is not None:
                     thread.join()
@@ -289,6 +299,7 @@ class EpochPipeline:
                 self._agreed_until = num_served
             elif not self._next_round_of_all(num_served):
                 self._is_over = True
+                self._rounds.end()
         return False
 
     def _wait_for_outlook(self) -> bool:
@@ -611,3 +622,12 @@ class EpochPipeline:
         self._telemetry.emit(
             events.ClipArrived(lane=lane, subset=clip.record.subset, path=clip.record.path, size_bytes=clip.size_bytes)
         )
+
+
+def _reason_of(error: BaseException | None) -> str:
+    """Return why a pass ends before the epoch does, as other ranks are told. Foreign texts stay at home."""
+    if error is None or isinstance(error, GeneratorExit):
+        return "it has stopped before the epoch's end"
+    if isinstance(error, Cancelled):
+        return "it was called off"
+    return error.fact if isinstance(error, ReelstreamError) else f"it raised {type(error).__name__}"

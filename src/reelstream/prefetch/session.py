@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import weakref
 from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Self
@@ -12,7 +13,7 @@ from typing import Self
 from reelstream.archive.seek.inflate import block_inflation
 from reelstream.cache import ClipCache, DiskBudget, KeepLimits, KeptClips, RunFolder
 from reelstream.catalog import Catalog, SubsetLayout, catalog_folder, select_subsets
-from reelstream.errors import ReelstreamError, StateError
+from reelstream.errors import ReelstreamError
 from reelstream.prefetch.books import book
 from reelstream.prefetch.catalogs import opened_catalog, remove_unused
 from reelstream.prefetch.division import LEAST_CLIP_BUDGET_BYTES, ClipDivision
@@ -29,7 +30,7 @@ from reelstream.prefetch.shares import merge_shares, share_of
 from reelstream.prefetch.spans import SpanPlanner
 from reelstream.prefetch.starts import EpochStarts
 from reelstream.prefetch.state import EpochSettings, EpochState
-from reelstream.prefetch.together import Together
+from reelstream.prefetch.together import Together, leaving_pass
 from reelstream.prefetch.values import PipelineOptions
 from reelstream.ranks import OneRank, Ranks
 from reelstream.telemetry import Telemetry, events
@@ -37,6 +38,7 @@ from reelstream.transport import HubClient
 from reelstream.types import Archive, ContainerKind, Repository, Span, SpanKind
 
 CATALOG_FOLDER = "catalog"
+_open_sessions: weakref.WeakSet[StreamSession] = weakref.WeakSet()
 # Directories grow with the names in them; a run folder of ten thousand clips takes less.
 FOLDERS_BYTES = 1 << 20
 
@@ -170,6 +172,7 @@ class StreamSession:
             self._running: EpochPipeline | None = None
             self._kept = KeptClips(0)
             self._stack = stack.pop_all()
+        self._take_the_place_of_older()
         self._tell_missing_kinds()
         self._tell_what_is_not_learned()
 
@@ -186,6 +189,7 @@ class StreamSession:
         running, self._running = self._running, None
         if running is not None:
             running.close()
+        _open_sessions.discard(self)
         self._stack.close()
 
     def __enter__(self) -> Self:
@@ -216,28 +220,25 @@ class StreamSession:
         """
         self._starts.check(state)
 
-    def meet(self, state: EpochState | None) -> EpochState | None:
+    def meet(self, state: EpochState | None, epoch: int) -> EpochState:
         """Begin a pass together with the other ranks: all know the same, and stand at the same place.
 
         Args:
             state: Of all ranks or this one, to go on from; None for an epoch's beginning.
+            epoch: Which one begins there.
 
         Returns:
-            This rank's part of the state.
+            This rank's part of the state, or of the epoch's beginning.
 
         Raises:
-            StateError: Where the ranks would go on from different places.
+            RanksApartError: Where the ranks would go on from different places.
         """
-        if state is None:
-            return None
-        own = share_of(state, self.together.share)
+        own = None if state is None else share_of(state, self.together.share)
+        self.together.agree("pass", f"begins epoch {epoch}" if own is None else _place_of(own))
+        if own is None:
+            return self.start_of(epoch)
         self.indexes.exchange(self.together)
         self._division.clip_budget_bytes  # noqa: B018 - asked for by all ranks at the same time
-        place = hashlib.sha256(f"{own.settings} {own.num_consumed} {own.quotas}".encode()).hexdigest()
-        if len(set(self.together.tell("place", place))) > 1:
-            raise StateError(
-                "the ranks have loaded states of different places", "load the same merged state on all of them"
-            )
         return own
 
     def pipeline(self, state: EpochState, *, keep_until_window_end: bool = False) -> EpochPipeline:
@@ -250,9 +251,12 @@ class StreamSession:
         self.download()
         if self._running is not None:
             self._running.close()
-        plan = self._planner.plan(settings)
-        limits = self._divide(settings)
         self._num_passes += 1
+        name = f"pass/{self._num_passes}"
+        with leaving_pass(self.together, name):
+            plan = self._planner.plan(settings)
+            limits = self._divide(settings)
+            room = self._division.room(settings, limits)
         self._starts.begun(settings)
         if not state.num_consumed:
             self._keeper.tidy(archive for layout in self.layouts for archive in layout.archives)
@@ -274,10 +278,10 @@ class StreamSession:
             learned=self._keeper,
             cache=self._cache,
             kept=self._kept,
-            room=self._division.room(settings, limits),
+            room=room,
             disk_budget_bytes=self.budget.total_bytes,
             together=self.together,
-            name=f"pass/{self._num_passes}",
+            name=name,
             options=PipelineOptions(
                 frames=options.frames,
                 decode_threads=options.decode_threads,
@@ -357,6 +361,21 @@ class StreamSession:
     def clip_budget_bytes(self) -> int:
         """What all clips of this node may take on disk; see `ClipDivision`. All ranks must ask at the same time."""
         return self._division.clip_budget_bytes
+
+    def _take_the_place_of_older(self) -> None:
+        """Have sessions of the same options that nobody uses any more let go of the clips that they keep.
+
+        In a notebook a cell that was interrupted is run again, and what it raised holds its dataset for good.
+        """
+        for other in list(_open_sessions):
+            if other.options == self.options and other.together.place == self.together.place and other.is_idle:
+                other.drop_kept()
+        _open_sessions.add(self)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no epoch runs."""
+        return self._running is None or self._running.is_closed
 
     def _remove_unused_catalogs(self) -> None:
         parent = self.options.cache_dir / CATALOG_FOLDER
@@ -447,3 +466,9 @@ class StreamSession:
                     f"training on {', '.join(sorted(found))}"
                 )
             )
+
+
+def _place_of(state: EpochState) -> str:
+    """Return where a saved state stands, in words that follow who stands there."""
+    digest = hashlib.sha256(f"{state.settings} {state.quotas}".encode()).hexdigest()[:12]
+    return f"goes on in epoch {state.settings.epoch} after {state.num_consumed} samples of its own (state {digest})"

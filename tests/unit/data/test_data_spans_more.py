@@ -152,3 +152,19 @@ def test_a_damaged_zip_is_skipped_where_that_is_asked_for(tmp_path: Path) -> Non
             assert 0 < len(clips_of(dataset)) < 12
         with opened(served, tmp_path) as dataset, pytest.raises(ArchiveError):
             clips_of(dataset)
+
+
+def test_a_dataset_takes_the_place_of_an_older_one_that_nobody_iterates_any_more(
+    cuttable: Served, tmp_path: Path
+) -> None:
+    """In a notebook the older one is held by the traceback of the cell that was interrupted."""
+    with opened(cuttable, tmp_path) as older, opened(cuttable, tmp_path, seed=1) as other:
+        for dataset in (older, other):
+            assert list(dataset)
+            assert len(dataset.session._kept) > 0
+        with opened(cuttable, tmp_path) as newer:
+            assert next(iter(newer))
+            assert len(older.session._kept) == 0
+            # One of other options is somebody else's.
+            assert len(other.session._kept) > 0
+        assert len(list(older)) > 0
