@@ -17,6 +17,7 @@ ReelstreamError
 ├── DiskError (OSError)                the disk is full, read-only, or not ours to write to
 ├── StateError (ValueError)            a saved state that does not belong to this run
 ├── RankLostError (RuntimeError)        another process of the run has died, has left, or never came
+├── RanksApartError (RuntimeError)      the processes of the run live, and are at different places of it
 ├── OutOfReachError (LookupError)      a position that this pass has left behind
 └── MissingExtraError (ImportError)    an optional dependency is not installed
 ```
@@ -107,6 +108,10 @@ class StateError(ReelstreamError, ValueError):
 
 class RankLostError(ReelstreamError, RuntimeError):
     """Another process of the run, or what connects them, is gone."""
+
+
+class RanksApartError(ReelstreamError, RuntimeError):
+    """The processes of the run live, and are at different places of it: they would wait for each other for ever."""
 
 
 class OutOfReachError(ReelstreamError, LookupError):

@@ -96,7 +96,7 @@ def worlds(draw: st.DrawFn) -> RankedWorld:
         budget_factor=draw(st.sampled_from([1.0, 1.0, 1.3, 4.0])),
     )
     assert world.num_lanes == NUM_LANES
-    return RankedWorld(world, draw(st.sampled_from(["repeat", "repeat", "drop"])))  # type: ignore[arg-type]
+    return RankedWorld(world, draw(st.sampled_from(["repeat", "repeat", "drop"])))
 
 
 @st.composite

@@ -25,6 +25,7 @@ from reelstream.data.torch_ranks import find_ranks
 from reelstream.errors import ConfigError, StateError
 from reelstream.prefetch.options import StreamOptions
 from reelstream.prefetch.session import StreamSession
+from reelstream.prefetch.shares import share_of
 from reelstream.prefetch.state import EpochState
 from reelstream.prefetch.values import Gauges, ReadySample
 from reelstream.ranks import Ranks
@@ -267,6 +268,7 @@ class StreamingVideoDataset(IterableDataset[Sample]):
         Raises:
             OutOfReachError: Where a newer iteration, `reset`, `set_epoch` or `cleanup` has ended this one.
             RankLostError: Where another rank is lost.
+            RanksApartError: Where another rank has left the epoch, or begins elsewhere.
             ConfigError: Where accelerate would divide this rank's samples among all ranks once more.
         """
         worker = get_worker_info()
@@ -291,7 +293,7 @@ class StreamingVideoDataset(IterableDataset[Sample]):
         refuse_second_division()
         session = self._opened()
         self._end_passes()
-        state = session.meet(self._start) or session.start_of(self._epoch)
+        state = session.meet(self._start, self._epoch)
         epoch = state.settings.epoch
         with session.pipeline(state) as pipeline:
             current = self._passes[epoch] = EpochPass(pipeline, lambda: session.start_of(epoch + 1))
@@ -387,10 +389,11 @@ class StreamingVideoDataset(IterableDataset[Sample]):
             state = running.state_after(after)
             if after is not None and self._session is not None:
                 self._session.paths.consumed(after)
-        elif self._loaded is not None:
+        elif self._loaded is not None and self.world_size == 1:
             return self._loaded
         elif self._start is not None:
-            state = self._start
+            # Of the state of all ranks, which any number of them may have saved, this one's part.
+            state = share_of(self._start, self._opened().together.share)
         else:
             # With several ranks only all of them together can begin an epoch.
             state = self._opened().start_of(self._epoch) if self.world_size == 1 else None
@@ -411,10 +414,21 @@ class StreamingVideoDataset(IterableDataset[Sample]):
             after: The last sample that this rank's trainer has consumed; None for the last one that was yielded.
 
         Raises:
-            StateError: Where the ranks have consumed different numbers of samples.
+            StateError: Where the ranks have consumed different numbers of samples, or one has no such sample.
             RankLostError: Where another rank is lost.
         """
-        return merge_states(self._opened().together.tell("state", self.state_dict(after)))
+        together = self._opened().together
+        try:
+            own = {"state": self.state_dict(after)}
+        except StateError as error:
+            # The others wait for it.
+            together.tell("state", {"problem": error.fact})
+            raise
+        told = together.tell("state", own)
+        for rank, of_rank in enumerate(told):
+            if "problem" in of_rank:
+                raise StateError(f"rank {rank} has no state to give: {of_rank['problem']}", "see what it says itself")
+        return merge_states([of_rank["state"] for of_rank in told])
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Let the next iteration go on after the sample that `state` was taken at.

@@ -84,8 +84,9 @@ class Decoding:
         """
         if self._cancellation.cancelled:
             return
-        undecoded = [clip for clip in first if clip.arrived and clip.uses and not clip.decoded_before]
+        # First of all: only clips that are laid out have a next use.
         num_laid_out = self._board.lay_out()
+        undecoded = [clip for clip in first if clip.arrived and clip.uses and not clip.decoded_before]
         if self._decoded_ahead_of == num_laid_out and not arrived and not undecoded:
             return
         chosen, is_all = self.frames.choose(itertools.chain(undecoded, self._board.coming_clips()))

@@ -185,11 +185,11 @@ class EpochPipeline:
         """Whether its work has ended."""
         return self._closed
 
-    def close(self, reason: str = "it has stopped before the epoch's end") -> None:
+    def close(self, reason: str | None = None) -> None:
         """Call off all work, wait for the threads, delete the clips that are not kept; a second call does nothing.
 
         Args:
-            reason: What ranks are told that go on with the epoch, where it is not over.
+            reason: What went wrong, for ranks that go on with the epoch.
         """
         with self._close_lock:
             if self._closed:
@@ -624,10 +624,6 @@ class EpochPipeline:
         )
 
 
-def _reason_of(error: BaseException | None) -> str:
-    """Return why a pass ends before the epoch does, as other ranks are told. Foreign texts stay at home."""
-    if error is None or isinstance(error, GeneratorExit):
-        return "it has stopped before the epoch's end"
-    if isinstance(error, Cancelled):
-        return "it was called off"
-    return error.fact if isinstance(error, ReelstreamError) else f"it raised {type(error).__name__}"
+def _reason_of(error: BaseException | None) -> str | None:
+    """Return what went wrong in a pass, as other ranks are told; None where it was just ended."""
+    return error.fact if isinstance(error, ReelstreamError) else None

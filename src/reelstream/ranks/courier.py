@@ -134,7 +134,7 @@ class Courier:
         return exchange
 
     def give_up(self, exchange: Exchange) -> None:
-        """Wait for an exchange no longer; harmless where it has ended."""
+        """Wait for an exchange no longer, whose value the others get all the same; harmless where it has ended."""
         exchange.given_up = True
         if not exchange.is_over:
             self.wake.set()
@@ -244,7 +244,8 @@ class Courier:
     def _advance(self, run: str | None, exchange: Exchange, somebody_gone: bool) -> None:
         now_s = self._clock.monotonic()
         if exchange.given_up:
-            if exchange.given and run is not None:
+            if run is not None:
+                self._give(run, exchange)
                 self._need_no_more(run, exchange)
             exchange.is_over = True
         elif run is None:
@@ -253,13 +254,17 @@ class Courier:
             if now_s - exchange.since_s >= self._patience.first_seen_within_s:
                 exchange.fail(self._lost_error(exchange, 0, self._never_came()))
         else:
-            if not exchange.given:
-                lay_down(self._store, _value_key(run, exchange.name, self._place.rank), exchange.value)
-                exchange.given = True
+            self._give(run, exchange)
             if now_s >= exchange.next_poll_s:
                 self._poll(run, exchange)
             if not exchange.is_over and (somebody_gone or now_s >= exchange.next_survey_s):
                 self._survey(run, exchange)
+
+    def _give(self, run: str, exchange: Exchange) -> None:
+        """Lay down this rank's value, once."""
+        if not exchange.given:
+            lay_down(self._store, _value_key(run, exchange.name, self._place.rank), exchange.value)
+            exchange.given = True
 
     def _poll(self, run: str, exchange: Exchange) -> None:
         if self._store.check([_value_key(run, exchange.name, rank) for rank in self._others]):

@@ -31,6 +31,13 @@ class Ranks(Protocol):
         """
         ...
 
+    def give(self, name: str, value: bytes) -> None:
+        """Give `value` to ranks that exchange under `name`, now or later, and wait for none of theirs.
+
+        Nobody need ever ask for it. It counts as this rank's exchange under that name.
+        """
+        ...
+
     def leave(self, reason: str) -> None:
         """Take no further part; ranks that wait for this one, now or later, learn the reason.
 
@@ -58,6 +65,9 @@ class OneRank:
         """
         cancellation.raise_if_cancelled()
         return [value]
+
+    def give(self, name: str, value: bytes) -> None:
+        """Nobody asks."""
 
     def leave(self, reason: str) -> None:
         """Nobody listens."""

@@ -93,6 +93,11 @@ class StoreRanks:
         finally:
             self._courier.give_up(exchange)
 
+    def give(self, name: str, value: bytes) -> None:
+        """Give `value` under `name`, and wait for nobody. See `Ranks`."""
+        if os.getpid() == self._process:
+            self._courier.give_up(self._courier.ask(name, value))
+
     def leave(self, reason: str) -> None:
         """Take no further part, and end the thread; the others learn the reason. A second call does nothing."""
         if self._thread is None:

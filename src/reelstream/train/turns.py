@@ -10,6 +10,7 @@ from reelstream.errors import (
     BudgetTooSmallError,
     HubError,
     RankLostError,
+    RanksApartError,
     ReelstreamError,
     StateError,
     TooManyBadClipsError,
@@ -20,7 +21,8 @@ from reelstream.train.parallel import Team
 from reelstream.train.stop import StopRequest, StopWaiting
 
 # What a resume may find mended, or be given another setting for.
-_MENDABLE = (HubError, ArchiveError, BudgetTooSmallError, TooManyBadClipsError)
+# The last one follows from what another rank's data failed with, which that rank judges.
+_MENDABLE = (HubError, ArchiveError, BudgetTooSmallError, TooManyBadClipsError, RanksApartError)
 
 
 class DataFailed(Exception):  # noqa: N818 - carries the error, and is none of its own

@@ -29,6 +29,9 @@ class FakeRanks:
             raise self.other
         return [value, self.other]
 
+    def give(self, name: str, value: bytes) -> None:
+        self.names.append(name)
+
     def leave(self, reason: str) -> None:
         self.reasons.append(reason)
 
