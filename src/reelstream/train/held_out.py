@@ -323,6 +323,8 @@ def held_out_options(options: EvaluationOptions, data: StreamOptions, trained_on
         # What is downloaded as a whole is the training data's archives, of which some clips may be held out.
         streaming_mode=data.streaming_mode or options.subset is not None,
         lanes=_NUM_LANES,
+        # One rank reads them, each sample once: a repeat would weigh twice, a lane cut short not at all.
+        tail="skip",
         keep_clips=options.keep,
         decoded_memory=max(1, data.decoded_memory // _MEMORY_SHARE),
         # Each is told by name, and none of them is worth ending a training run for.
