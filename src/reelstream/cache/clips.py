@@ -94,6 +94,7 @@ class ClipCache:
         self._clips: set[ClipFile] = set()
         self._survivors: dict[str, ClipFile] = {}
         self._used_bytes = 0
+        self._limit_bytes: int | None = None
         self._next_number = 0
 
     @property
@@ -120,11 +121,25 @@ class ClipCache:
     def try_reserve(self, size_bytes: int) -> bool:
         """Reserve the room of a clip that `write` is then called for; return whether there was room."""
         cost_bytes = self.cost_bytes(size_bytes)
+        self._drop_beyond_limit(cost_bytes)
         if not self._account.try_reserve(cost_bytes):
             return False
         with self._lock:
             self._used_bytes += cost_bytes
         return True
+
+    def keep_within(self, limit_bytes: int) -> None:
+        """Have survivors give way, now and from here on, where clips would take more than this in all.
+
+        Others share the disk budget with what they write themselves, which this budget's books do not see. That clips
+        of this run stay below it is for the one who writes them.
+        """
+        self._limit_bytes = limit_bytes
+        self._drop_beyond_limit(0)
+
+    def _drop_beyond_limit(self, coming_bytes: int) -> None:
+        if self._limit_bytes is not None:
+            self._drop(max(0, self.used_bytes + coming_bytes - self._limit_bytes))
 
     def _release(self, size_bytes: int) -> None:
         with self._lock:

@@ -205,9 +205,8 @@ class StreamSession:
     def start_of(self, epoch: int) -> EpochState:
         """Return the state before the first sample of an epoch: as rank 0 chooses it, on all ranks at the same time."""
         self.download()
-        self.indexes.exchange(self.together)
         # All ranks must take part in it.
-        clip_budget_bytes = self.clip_budget_bytes
+        clip_budget_bytes = self._make_ready()
         chosen = self.together.first_says("epoch", lambda: self._starts.choose(epoch, clip_budget_bytes).to_json())
         state = EpochState.from_json(chosen, self.catalog.num_clips)
         return share_of(state, self.together.share)
@@ -237,9 +236,17 @@ class StreamSession:
         self.together.agree("pass", f"begins epoch {epoch}" if own is None else _place_of(own))
         if own is None:
             return self.start_of(epoch)
-        self.indexes.exchange(self.together)
-        self._division.clip_budget_bytes  # noqa: B018 - asked for by all ranks at the same time
+        self._make_ready()
+        # Nobody writes a clip before all have made room for it.
+        self.together.tell("ready", None)
         return own
+
+    def _make_ready(self) -> int:
+        """Have all ranks know the same, and none have more on disk than its share; return the node's clip budget."""
+        self.indexes.exchange(self.together)
+        clip_budget_bytes = self.clip_budget_bytes
+        self._cache.keep_within(self._division.share_bytes)
+        return clip_budget_bytes
 
     def pipeline(self, state: EpochState, *, keep_until_window_end: bool = False) -> EpochPipeline:
         """Return a pipeline that serves an epoch from `state` on, and close the one before it.

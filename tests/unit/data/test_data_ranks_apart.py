@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from reelstream.cache.names import ClipName
 from reelstream.data import StreamingVideoDataset, merge_states
 from reelstream.errors import ArchiveError, BudgetTooSmallError, RankLostError, RanksApartError, StateError
 from reelstream.prefetch.division import ClipDivision
@@ -168,6 +169,30 @@ def test_a_budget_that_is_too_small_for_one_rank_ends_the_others(
     assert outcomes[1].error is None
     assert isinstance(outcomes[0].error, RanksApartError)
     assert "no room here" in str(outcomes[0].error)
+
+
+def test_what_a_killed_run_of_fewer_ranks_has_left_takes_no_more_than_a_rank_s_share(
+    good: Served, stream: MakeOptions, tmp_path: Path
+) -> None:
+    dead = tmp_path / "cache" / "runs" / "run-0123456789ab"
+    dead.mkdir(parents=True)
+    for number in range(30):
+        name = ClipName.of(number, f"{number:032x}", bytes(16))
+        (dead / str(name)).write_bytes(bytes(200_000))
+    taken_bytes: dict[int, tuple[int, int]] = {}
+    everyone = threading.Barrier(2)
+
+    def work(dataset: StreamingVideoDataset, outcome: Outcome) -> None:
+        iterator = iter(dataset)
+        next(iterator)
+        everyone.wait(30)
+        taken_bytes[dataset.rank] = (dataset.session._cache.used_bytes, dataset.session._division.share_bytes)
+        everyone.wait(30)
+        outcome.keys += map(key, iterator)
+
+    without_error(run_ranks(2, work, stream(good)))
+    for used_bytes, share_bytes in taken_bytes.values():
+        assert 0 < used_bytes <= share_bytes
 
 
 def test_a_rank_without_a_state_to_give_holds_up_no_gathering(good: Served, stream: MakeOptions) -> None:
