@@ -42,7 +42,12 @@ class EpochPass:
         self.pipeline.close()
 
     def state_after(self, position: Position | None) -> EpochState:
-        """Return the state once a sample is consumed; after the last one of an epoch, the next one's beginning."""
-        if self.over and position in (None, self.last):
+        """Return the state once a sample is consumed.
+
+        Of a sample that is named it is one of its own epoch, also of the last one: whoever counts epochs by the samples
+        that are trained on goes on in that one, and finds it over. Once an epoch is over, that of whatever was yielded
+        is the next one's beginning.
+        """
+        if self.over and position is None:
             return self.next_start()
         return self.pipeline.state_after(position)

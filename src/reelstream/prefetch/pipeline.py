@@ -27,7 +27,7 @@ from reelstream.cache import ClipCache, ClipFile, KeptClips, Room
 from reelstream.cancel import Cancellation, Cancelled
 from reelstream.catalog import Catalog
 from reelstream.decode import decode_clip
-from reelstream.errors import ConfigError, ReelstreamError
+from reelstream.errors import ConfigError
 from reelstream.prefetch.badness import BadClips
 from reelstream.prefetch.board import Board, Entry, Served
 from reelstream.prefetch.decoding import Decoding
@@ -171,7 +171,8 @@ class EpochPipeline:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close(_reason_of(error))
+        # What other ranks are told. By attribute: where the interpreter ends, the names of modules are gone already.
+        self.close(getattr(error, "fact", None))
 
     def cancel(self) -> None:
         """Call off all work, from any thread; `next_sample` raises `Cancelled` from here on. `close` must follow."""
@@ -622,8 +623,3 @@ class EpochPipeline:
         self._telemetry.emit(
             events.ClipArrived(lane=lane, subset=clip.record.subset, path=clip.record.path, size_bytes=clip.size_bytes)
         )
-
-
-def _reason_of(error: BaseException | None) -> str | None:
-    """Return what went wrong in a pass, as other ranks are told; None where it was just ended."""
-    return error.fact if isinstance(error, ReelstreamError) else None

@@ -440,6 +440,23 @@ def test_idle_workers_are_told_of(good: Served, options: Options) -> None:
         list(DataLoader(dataset, batch_size=None, num_workers=2))
 
 
+def test_the_state_after_the_last_sample_is_of_its_own_epoch_and_finds_it_over(good: Served, options: Options) -> None:
+    with make(good, options(good), spans="archive") as dataset:
+        samples = list(dataset)
+        state = dataset.state_dict(after=samples[-1]["position"])
+        assert state["epoch"] == 0
+        # Of whatever was yielded it is the next one's beginning.
+        assert dataset.state_dict()["epoch"] == 1
+        following = keys(islice(dataset, 5))
+    with make(good, options(good), spans="archive") as dataset:
+        dataset.load_state_dict(state)
+        # As loops do that count epochs themselves.
+        dataset.set_epoch(0)
+        assert list(dataset) == []
+        dataset.set_epoch(1)
+        assert keys(islice(dataset, 5)) == following
+
+
 def test_idle_workers_open_nothing_for_their_state(good: Served, options: Options, tmp_path: Path) -> None:
     stateful = pytest.importorskip("torchdata.stateful_dataloader")
     with warnings.catch_warnings():
