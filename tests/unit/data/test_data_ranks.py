@@ -120,6 +120,19 @@ def test_a_run_goes_on_on_another_number_of_ranks_with_the_same_order(
         assert joined(without_error(rest)) == quiet[24:], f"from {then} ranks to {now}"
 
 
+def test_ranks_that_have_loaded_a_state_and_gone_no_further_give_it_back(good: Served, stream: MakeOptions) -> None:
+    whole = merged(without_error(run_ranks(2, serve(most=12), stream(good))))
+
+    def work(dataset: StreamingVideoDataset, outcome: Outcome) -> None:
+        dataset.load_state_dict(whole)
+        outcome.state = dataset.state_dict()
+        assert dataset.gather_state()["epoch_state"] == whole["epoch_state"]
+
+    for world_size in (1, 2, 4):
+        outcomes = without_error(run_ranks(world_size, work, stream(good)))
+        assert merged(outcomes)["epoch_state"] == whole["epoch_state"], f"on {world_size} ranks"
+
+
 def test_a_run_goes_on_where_lanes_have_ended_already(good: Served, stream: MakeOptions) -> None:
     quiet = joined(without_error(run_ranks(1, serve(), stream(good, "quiet"))))
     num_before = len(quiet) - 4
