@@ -74,6 +74,19 @@ def test_a_run_that_is_killed_twice_goes_on_as_if_it_had_not_been(
     assert report["disk"]["high_water_bytes"] <= report["disk"]["budget_bytes"]
 
 
+def test_a_run_goes_on_after_the_last_step_of_an_epoch_which_is_a_smaller_one(
+    quiet: Path, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    steps = [event for event in events_of(quiet, "step_finished") if event["epoch"] == 0]
+    assert steps[-1]["num_samples"] < steps[0]["num_samples"]
+    with HubProcess(root_of(sample(tmp_path_factory))) as hub:
+        config = write_config(tmp_path, hub.endpoint, _CHANGES)
+        assert train(config, f"train.max_steps={len(steps)}") == 0
+        assert train(config, "--resume") == 0
+    assert digests_of(config) == digests_of(quiet)
+    assert report_of(config)["steps"] == report_of(quiet)["steps"]
+
+
 @pytest.mark.parametrize("epoch", [0, 1])
 def test_a_run_goes_on_where_nothing_but_its_folder_has_survived(
     epoch: int, quiet: Path, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
