@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
+import re
 from collections.abc import Sequence
 from typing import Any
 
 from reelstream.errors import StateError
+from reelstream.prefetch.options import StreamOptions
 from reelstream.prefetch.shares import merge_shares
 from reelstream.prefetch.state import EpochState
 
 STATE_VERSION = 2
+_COMMIT = re.compile(r"[0-9a-f]{40}")
 _SAME = ("version", "repo_id", "commit", "world_size", "epoch")
 _SAVE_HINT = "save all ranks' states at the same step, and merge those"
 
@@ -39,3 +43,14 @@ def merge_states(states: Sequence[dict[str, Any]]) -> dict[str, Any]:
         raise StateError("some ranks had begun the epoch and others had not", _SAVE_HINT)
     merged = merge_shares([EpochState.from_json(values) for values in begun]).to_json() if begun else None
     return {**first, "rank": None, "epoch_state": merged}
+
+
+def at_commit_of(options: StreamOptions, state: dict[str, Any]) -> StreamOptions:
+    """Return the options with the commit of a saved state in the place of a branch, which may have moved since.
+
+    A revision that is a commit itself stays: where it is another one, loading the state refuses it.
+    """
+    commit = state.get("commit")
+    if commit is None or (options.revision is not None and _COMMIT.fullmatch(options.revision)):
+        return options
+    return dataclasses.replace(options, revision=commit)

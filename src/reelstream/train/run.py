@@ -29,7 +29,7 @@ from reelstream.cache import DiskBudget
 from reelstream.catalog import Catalog
 from reelstream.clock import Clock, SystemClock
 from reelstream.data import StreamingVideoDataset, merge_states
-from reelstream.data.iterable import at_commit_of
+from reelstream.data.states import at_commit_of
 from reelstream.errors import ConfigError, DiskError, RankLostError, ReelstreamError
 from reelstream.hubserver import HubProcess
 from reelstream.indexes import IndexStore
@@ -369,7 +369,9 @@ class _Run:
     def _make_room_for_checkpoints(self, loaded: LoadedModel, dataset: StreamingVideoDataset) -> None:
         """Give checkpoints, and the indexes beside them, their part of the disk budget."""
         options = self._options
-        self._saved_indexes = dataset.session.indexes.open_elsewhere(self._folder.indexes, self._budget.account("saved indexes"))
+        self._saved_indexes = dataset.session.indexes.open_elsewhere(
+            self._folder.indexes, self._budget.account("saved indexes")
+        )
         num_ranks = self._team.place.world_size
         costs = checkpoint_costs(loaded, options.model, options.checkpoints, num_ranks=num_ranks)
         set_checkpoints_aside(
@@ -435,8 +437,10 @@ class _Run:
     def _merge_data_states(self, states: Sequence[dict[str, Any]]) -> dict[str, Any]:
         """Return the stream's state of all ranks, and remember it for the books."""
         assert self._loop is not None
-        self._whole_data_state, self._whole_at_step = merge_states(states), self._loop.progress.step
-        return self._whole_data_state
+        # Until the first step after a resume each rank has what it was given: the state of all.
+        whole = states[0] if states[0]["rank"] is None else merge_states(states)
+        self._whole_data_state, self._whole_at_step = whole, self._loop.progress.step
+        return whole
 
     def _state_of_checkpoint(self, figures: Sequence[dict[str, Any]]) -> dict[str, Any]:
         """Return what a checkpoint holds of the run, once what else a resume needs lies beside it."""

@@ -2,7 +2,7 @@
 
 import pytest
 
-from reelstream.data.iterable import at_commit_of
+from reelstream.data.states import at_commit_of
 from reelstream.prefetch.options import StreamOptions
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
