@@ -47,6 +47,11 @@ class ArchiveLedger:
             str, frozenset[int]
         ] = {}  # by archive, the cuts whose members are its own, once it is judged
 
+    @property
+    def judged(self) -> list[str]:
+        """Paths of the archives of which it is known whether they are true."""
+        return list(self._counted)
+
     def add(self, result: SpanResult) -> list[Finding]:
         """Take what came of a span; return what is known by that."""
         archive, first_byte = result.span.archive, result.span.first_byte

@@ -270,6 +270,11 @@ class EpochPipeline:
         with self._lock:
             return self._board.state_after(position)
 
+    @property
+    def judged(self) -> list[str]:
+        """Paths of the archives that were judged here, by all their pieces."""
+        return self._results.judged
+
     def settle(self, reports: Mapping[Archive, Sequence[CutReport]]) -> None:
         """Judge archives whose pieces several ranks have read, by what all of them found."""
         self._results.settle(reports)

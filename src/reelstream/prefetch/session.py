@@ -28,7 +28,7 @@ from reelstream.prefetch.plan import EpochPlan
 from reelstream.prefetch.run_indexes import RunIndexes, opened_indexes
 from reelstream.prefetch.shares import merge_shares, share_of
 from reelstream.prefetch.spans import SpanPlanner
-from reelstream.prefetch.starts import EpochStarts
+from reelstream.prefetch.starts import EpochStarts, refuse_tail
 from reelstream.prefetch.state import EpochSettings, EpochState
 from reelstream.prefetch.together import Together, leaving_pass
 from reelstream.prefetch.values import PipelineOptions
@@ -81,6 +81,7 @@ class StreamSession:
         self.telemetry = telemetry
         self.budget = budget
         self.together = Together(ranks or OneRank())
+        refuse_tail(options.tail, self.together.share)
         self._process = os.getpid()
         self._num_passes = 0
         with contextlib.ExitStack() as stack:
@@ -356,10 +357,12 @@ class StreamSession:
         if self.together.is_alone:
             return own
         num_clips = self.catalog.num_clips
-        told = self.together.tell("end", own.to_json())
-        whole = merge_shares([EpochState.from_json(values, num_clips) for values in told])
+        told = self.together.tell("end", {"state": own.to_json(), "judged": pipeline.judged})
+        whole = merge_shares([EpochState.from_json(of_rank["state"], num_clips) for of_rank in told])
+        # Who has read all of an archive knows more of it than its pieces' checksums say.
+        judged = {path for of_rank in told for path in of_rank["judged"]}
         archives = {archive.path: archive for layout in self.layouts for archive in layout.archives}
-        pipeline.settle({archives[path]: reports for path, reports in whole.reports.items()})
+        pipeline.settle({archives[path]: of for path, of in whole.reports.items() if path not in judged})
         return whole
 
     # ------------------------------------------------------------------ what else it is made of

@@ -62,6 +62,12 @@ class SpanResults:
             )
         )
 
+    @property
+    def judged(self) -> list[str]:
+        """Paths of the archives of which it is known here whether they are true."""
+        with self._lock:
+            return self._ledger.judged
+
     def settle(self, reports: Mapping[Archive, Sequence[CutReport]]) -> None:
         """Judge archives whose pieces several ranks have read, by what all of them found."""
         for archive, of_archive in reports.items():

@@ -15,6 +15,19 @@ from reelstream.schedule import RankShare, WindowLimits, lane_quotas
 from reelstream.types import SpanKind
 
 
+def refuse_tail(tail: str, share: RankShare) -> None:
+    """Refuse what these ranks cannot do when lanes end; each of them by itself, before it waits for another one.
+
+    Raises:
+        ConfigError: Where lanes would be passed over on several ranks.
+    """
+    if tail == "skip" and not share.is_whole:
+        raise ConfigError(
+            f"tail is skip, and {share.world_size} ranks would not take the same number of steps",
+            "set tail to repeat, drop or auto",
+        )
+
+
 class EpochStarts:
     """Chooses what epochs are fixed to. Not thread-safe.
 
@@ -78,11 +91,6 @@ class EpochStarts:
             by_number: Tail = "skip" if self._share.is_whole else "repeat"
             before = None if self.before is None else self.before.tail
             return before if before is not None and before != "skip" else by_number
-        if tail == "skip" and not self._share.is_whole:
-            raise ConfigError(
-                f"tail is skip, and {self._share.world_size} ranks would not take the same number of steps",
-                "set tail to repeat, drop or auto",
-            )
         return tail
 
     def check(self, state: EpochState) -> None:

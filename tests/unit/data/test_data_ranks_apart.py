@@ -14,6 +14,7 @@ from reelstream.cache.names import ClipName
 from reelstream.data import StreamingVideoDataset, merge_states
 from reelstream.errors import ArchiveError, BudgetTooSmallError, RankLostError, RanksApartError, StateError
 from reelstream.prefetch.division import ClipDivision
+from reelstream.prefetch.learned import IndexKeeper
 from reelstream.prefetch.options import StreamOptions
 from reelstream.types import FrameSampling, Position
 from unit.data.data_kit import Served, key
@@ -206,3 +207,17 @@ def test_a_rank_without_a_state_to_give_holds_up_no_gathering(good: Served, stre
 
     first, second = without_error(run_ranks(2, work, stream(good)))
     assert first.state == second.state
+
+
+def test_an_archive_that_one_rank_has_read_whole_is_judged_by_that_one(
+    good: Served, stream: MakeOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # It alone knows whether the whole is the published file; its pieces' checksums would do for the others.
+    judged: list[tuple[str, str | None]] = []
+    monkeypatch.setattr(
+        IndexKeeper, "verified", lambda self, archive, reports, sha256: judged.append((archive.path, sha256))
+    )
+    without_error(run_ranks(2, take, stream(good, spans="archive")))
+    assert judged
+    assert len({path for path, _ in judged}) == len(judged)
+    assert all(sha256 is not None for _, sha256 in judged)
