@@ -124,6 +124,18 @@ def test_a_run_whose_rank_was_killed_goes_on_with_two_bit_for_bit_and_with_one_a
         assert (weights_of(config) == weights_of(quiet)) == (num_ranks == 2)
 
 
+def test_a_run_that_has_come_to_its_end_is_resumed_to_no_further_step(tmp_path: Path, hub: HubProcess) -> None:
+    config = config_in(tmp_path / "ended", hub, **{"train.max_steps": 6})
+    code, said = train(config, 2)
+    assert code == 0, said
+    report = report_of(config)
+    for num_ranks in (2, 4):
+        code, said = train(config, num_ranks, "--resume-or-start")
+        assert code == 0, said
+        assert report_of(config)["samples"] == report["samples"]
+        assert (report_of(config)["steps"], report_of(config)["order_digest"]) == (6, report["order_digest"])
+
+
 def test_a_signal_to_the_launcher_saves_once_and_says_how_to_go_on(
     quiet: Path, tmp_path: Path, hub: HubProcess
 ) -> None:

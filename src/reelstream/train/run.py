@@ -16,28 +16,23 @@ import contextlib
 import dataclasses
 import functools
 import itertools
-import json
-import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import yaml
 
 from reelstream.cache import DiskBudget
 from reelstream.catalog import Catalog
-from reelstream.clock import Clock, SystemClock
-from reelstream.data import StreamingVideoDataset, merge_states
+from reelstream.data import StreamingVideoDataset
 from reelstream.data.states import at_commit_of
-from reelstream.errors import ConfigError, DiskError, RankLostError, ReelstreamError
+from reelstream.errors import ConfigError, ReelstreamError
 from reelstream.hubserver import HubProcess
 from reelstream.indexes import IndexStore
 from reelstream.interrupt import Interrupted, Interrupts
-from reelstream.telemetry import JsonLinesSink, Telemetry, events
+from reelstream.telemetry import Telemetry, events
 from reelstream.telemetry.live import Gauges, LiveView
-from reelstream.telemetry.report import build_report, write_report
-from reelstream.telemetry.totals import Totals
+from reelstream.train.annotations_progress import AnnotationsProgress
 from reelstream.train.checkpoints import CheckpointStore, Saved
 from reelstream.train.costs import checkpoint_costs
 from reelstream.train.deadline import Deadline
@@ -52,19 +47,15 @@ from reelstream.train.parallel import Team, joined_team
 from reelstream.train.remote.copies import Copies
 from reelstream.train.remote.options import RemoteOptions
 from reelstream.train.remote.pushing import Pusher
-from reelstream.train.run_figures import figures_of, high_water_of, merged_figures, with_high_water
 from reelstream.train.run_folder import (
     CONFIG_FILE,
     CONFIG_HEADER,
-    EVENTS_FILE,
-    REPORT_FILE,
-    TOTALS_FILE,
     ClaimedFolder,
 )
 from reelstream.train.run_options import RunOptions
-from reelstream.train.saving import saved_data_state, saved_run_state
+from reelstream.train.run_record import RunRecord, write_small
+from reelstream.train.saving import saved_data_state
 from reelstream.train.steps import TrainStep, load_step
-from reelstream.units import format_bytes
 
 # Texts that a tiny model's tokenizer is built from; more changes nothing.
 _MOST_TOKENIZER_SAMPLES = 20_000
@@ -209,19 +200,9 @@ class _Run:
         self._disk_plan: DiskPlan | None = None
         self._began = False
         self.interrupted_by: str | None = None
-        # What all ranks had counted, the first one goes on from.
-        saved = saved_run_state(folder.checkpoint) if folder.checkpoint is not None and team.is_first else {}
-        latest = self._latest_state() if saved else None
-        self._earlier_high_water_bytes = max(high_water_of(saved), high_water_of(latest))
-        self._totals = Totals.from_json(saved, latest) if saved else Totals()
-        self._begun_before = frozenset(self._totals.consumed.needed_bytes)
-        self._others_figures: list[dict[str, Any]] = []
-        self._whole_data_state: dict[str, Any] | None = None
-        self._whole_at_step: int | None = None
         self._telemetry = telemetry
-        telemetry.add(self._totals)
+        self._record = RunRecord(folder.path, folder.checkpoint, team, budget=self._budget, telemetry=telemetry)
         telemetry.add(deadline)
-        self._log: JsonLinesSink | None = None
         self._hub_figures: HubFigures | None = None
         self._saved_indexes: IndexStore | None = None
 
@@ -242,7 +223,7 @@ class _Run:
         step = None if self._folder.checkpoint is None else self._folder.checkpoint.step
         self._telemetry.emit(events.RunStarted(resumed_at_step=step))
         self._start_local_hub()
-        progress = _AnnotationsProgress(self._notice)
+        progress = AnnotationsProgress(self._notice)
         self._dataset = self._resources.enter_context(
             StreamingVideoDataset.from_options(
                 self._data, telemetry=self._telemetry, budget=self._budget, progress=progress
@@ -269,10 +250,7 @@ class _Run:
         limit_bytes = self._options.log_limit_bytes
         num_datasets = 2 if self._options.evaluation.enabled else 1
         set_logs_aside(self._budget, log_limit_bytes=limit_bytes, num_datasets=num_datasets)
-        self._log = JsonLinesSink(
-            self._folder.path / EVENTS_FILE, limit_bytes=limit_bytes, reserve=self._budget.account("logs").reserve
-        )
-        self._telemetry.add(self._log)
+        self._record.open_log(limit_bytes)
 
     def _start_local_hub(self) -> None:
         """Start the local Hub where one is asked for, on the first rank, and stream from it on all."""
@@ -299,13 +277,6 @@ class _Run:
         self._data = dataclasses.replace(self._data, endpoint=hub.endpoint)
         self._hub_figures = HubFigures(hub)
         self._telemetry.add(self._hub_figures)
-
-    def _latest_state(self) -> dict[str, Any] | None:
-        """Return the figures as they were last written, which may be later than the checkpoint's."""
-        with contextlib.suppress(OSError, ValueError):
-            state = json.loads((self._folder.path / TOTALS_FILE).read_text(encoding="utf-8"))
-            return state if isinstance(state, dict) else None
-        return None
 
     def _load_model(self, dataset: StreamingVideoDataset) -> LoadedModel:
         options = self._options.model
@@ -347,7 +318,7 @@ class _Run:
             evaluate=None if held_out is None else held_out.evaluator(loaded, compute),
             make_room=self._make_room_for_evaluation,
             evaluate_every_steps=options.evaluation.every_steps,
-            run_state=self._own_figures,
+            run_state=self._record.own_figures,
             team=self._team,
             train_step=train_step,
             merge_data_states=self._merge_data_states,
@@ -359,7 +330,7 @@ class _Run:
         self._began = True
         if self._team.is_first:
             text = CONFIG_HEADER + yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True)
-            _write_small(self._folder.path / CONFIG_FILE, text)
+            write_small(self._folder.path / CONFIG_FILE, text)
         if self._pusher is not None:
             self._resources.enter_context(self._pusher)
             if self._folder.checkpoint is not None:
@@ -435,36 +406,16 @@ class _Run:
         self._pusher.finish(wait_s if left_s is None else min(wait_s, left_s))
 
     def _merge_data_states(self, states: Sequence[dict[str, Any]]) -> dict[str, Any]:
-        """Return the stream's state of all ranks, and remember it for the books."""
         assert self._loop is not None
-        # Until the first step after a resume each rank has what it was given: the state of all.
-        whole = states[0] if states[0]["rank"] is None else merge_states(states)
-        self._whole_data_state, self._whole_at_step = whole, self._loop.progress.step
-        return whole
+        return self._record.merge_data_states(states, self._loop.progress.step)
 
     def _state_of_checkpoint(self, figures: Sequence[dict[str, Any]]) -> dict[str, Any]:
         """Return what a checkpoint holds of the run, once what else a resume needs lies beside it."""
         assert self._dataset is not None
         assert self._saved_indexes is not None
         self._dataset.session.indexes.save_to(self._saved_indexes)
-        self._others_figures = list(figures[1:])
-        return self._run_state()
-
-    def _own_figures(self) -> dict[str, Any]:
-        """Return what this rank has counted; the first one, with all that was counted before a resume."""
-        return figures_of(self._totals, high_water_bytes=self._budget.high_water_bytes, place=self._team.place)
-
-    def _run_figures(self) -> dict[str, Any]:
-        """Return the figures of all ranks, as far as they are known here."""
-        figures = merged_figures([self._own_figures(), *self._others_figures], begun_before=self._begun_before)
-        return with_high_water(figures, self._earlier_high_water_bytes)
-
-    def _run_state(self) -> dict[str, Any]:
-        """Return the figures that a resume goes on from; also kept beside the checkpoints, for what is spent later."""
-        self._raise_log_problem()
-        state = self._run_figures()
-        _write_small(self._folder.path / TOTALS_FILE, json.dumps(state, ensure_ascii=False))
-        return state
+        self._record.take_others(figures[1:])
+        return self._record.write_figures()
 
     # ------------------------------------------------------------------ after it
 
@@ -481,76 +432,27 @@ class _Run:
             # Last of all and whatever fails before: the log ends, and a run that never began is gone.
             if not self._began:
                 stack.callback(self._folder.put_back)
-            if self._log is not None:
-                stack.callback(self._log.close)
+            stack.callback(self._record.close_log)
             with self._resources:
-                self._book()
+                self._record.book(self._loop, self._dataset)
                 if self._dataset is not None:
                     # First, so that closing is counted; and the local Hub stays until the others have closed.
                     self._dataset.cleanup()
-                self._others_figures = self._heard("figures", self._own_figures)[1:] or self._others_figures
+                self._record.hear_others(self._loop)
             if not self._began or not self._team.is_first:
                 return None
             self._telemetry.emit(events.RunFinished(interrupted=interrupted))
-            report = self._write_report()
-            self._raise_log_problem()
-            return report
+            return self._record.write_report(self._report_parts())
 
-    def _heard(self, topic: str, own: Callable[[], dict[str, Any]]) -> list[dict[str, Any]]:
-        """Return what each rank says at the run's end; nothing where one is gone, or the run has failed here."""
-        if self._loop is None or self._team.has_left:
-            return []
-        try:
-            return [json.loads(each) for each in self._team.exchange(topic, json.dumps(own()).encode())]
-        except RankLostError as error:
-            self._team.leave(error)
-            self._notice(f"the other ranks' figures are those of the last checkpoint: {error.fact}")
-            return []
-
-    def _book(self) -> None:
-        """Book the epoch in which the last step was made, unless it was booked at its end."""
-        loop, dataset = self._loop, self._dataset
-        if loop is None or loop.data_state is None or dataset is None:
-            return
-        own_state = loop.data_state
-        states = self._heard("books", lambda: own_state)
-        if states:
-            self._merge_data_states(states)
-        state = self._whole_data_state
-        if state is None or state["epoch_state"] is None or self._whole_at_step != loop.progress.step:
-            # A rank is gone, and what it had consumed since the last checkpoint with it.
-            return
-        booked = dataset.books_of(state)
-        earlier = self._totals.consumed.books.get(booked.epoch)
-        # Served to its end, an epoch is booked by the dataset, which then knows what no archive held; the state after
-        # its last sample may be the next one's beginning, of which nothing was consumed.
-        begun = booked.epoch == loop.progress.epoch
-        if begun and (earlier is None or earlier.num_delivered != booked.num_delivered):
-            self._telemetry.emit(booked)
-
-    def _write_report(self) -> dict[str, Any]:
-        place, figures = self._team.place, self._run_figures()
-        num_nodes = place.world_size // place.local_world_size
-        report = build_report(
-            self._totals if place.world_size == 1 else Totals.from_json(figures),
-            disk_budget_bytes=self._budget.total_bytes,
-            disk_high_water_bytes=high_water_of(figures),
-            num_cores=num_nodes * (os.cpu_count() or 1),
-        )
-        report["world_size"] = place.world_size
+    def _report_parts(self) -> dict[str, Any]:
+        parts: dict[str, Any] = {}
         if self._disk_plan is not None:
-            report["disk_plan"] = self._disk_plan.to_json()
+            parts["disk_plan"] = self._disk_plan.to_json()
         if self._hub_figures is not None:
-            report["local_hub"] = self._hub_figures.report
+            parts["local_hub"] = self._hub_figures.report
         if self._pusher is not None:
-            report["remote"] = self._pusher.report
-        write_report(self._folder.path / REPORT_FILE, report)
-        self._run_state()
-        return report
-
-    def _raise_log_problem(self) -> None:
-        if self._log is not None and self._log.problem is not None:
-            raise self._log.problem
+            parts["remote"] = self._pusher.report
+        return parts
 
     # ------------------------------------------------------------------ telling
 
@@ -583,34 +485,10 @@ class _Run:
             disk_used_bytes=self._budget.used_bytes,
             disk_budget_bytes=self._budget.total_bytes,
             decoded_bytes=0 if held is None else held.decoded_bytes,
-            num_samples=self._totals.consumed.consumed_samples.get(epoch, 0),
+            num_samples=self._record.totals.consumed.consumed_samples.get(epoch, 0),
             num_epoch_samples=num_epoch_samples,
             num_steps=0 if loop is None else loop.progress.total_steps,
         )
-
-
-class _AnnotationsProgress:
-    """Tells every few seconds how much of the annotations has been read, since the first byte trains nothing yet."""
-
-    _INTERVAL_S = 3.0
-
-    def __init__(self, tell: Callable[[str], None], clock: Clock | None = None) -> None:
-        self._tell = tell
-        self._clock = clock or SystemClock()
-        self._read_bytes = 0
-        self._told_s: float | None = None
-
-    def __call__(self, size_bytes: int) -> None:
-        """Count bytes that were just read."""
-        self._read_bytes += size_bytes
-        now_s = self._clock.monotonic()
-        if self._told_s is None:
-            self._tell("reading the annotations; the catalog made of them stays in cache_dir for the next run")
-        elif now_s - self._told_s < self._INTERVAL_S:
-            return
-        else:
-            self._tell(f"{format_bytes(self._read_bytes)} of annotations read")
-        self._told_s = now_s
 
 
 def _say(sentence: str) -> None:
@@ -626,15 +504,3 @@ def _texts_of(catalog: Catalog) -> Iterator[str]:
     taken = (row for row in range(catalog.num_samples) if catalog.takes(catalog.clip_of(row)))
     rows = itertools.islice(taken, _MOST_TOKENIZER_SAMPLES)
     return (turn["value"] for row in rows for turn in catalog.annotation(row).conversations)
-
-
-def _write_small(path: Path, text: str) -> None:
-    """Replace a small file at once: whoever reads it finds the old one or the new one."""
-    partial = path.with_name(f".{path.name}.part")
-    try:
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)
-        raise DiskError(f"{path} cannot be written: {error.strerror}", "make room, or check permissions") from error
