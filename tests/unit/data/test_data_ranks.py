@@ -247,9 +247,9 @@ def test_a_rank_s_own_state_is_for_the_same_rank_only(good: Served, stream: Make
 
 def test_skipping_lanes_that_have_ended_is_for_one_rank(good: Served, stream: MakeOptions) -> None:
     outcomes = run_ranks(2, serve(), stream(good, tail="skip"))
-    assert isinstance(outcomes[0].error, ConfigError)
-    assert isinstance(outcomes[1].error, RankLostError)
-    assert "set tail to repeat" in str(outcomes[0].error)
+    for outcome in outcomes:
+        assert isinstance(outcome.error, ConfigError), "each says so itself, not that another one has left"
+        assert "set tail to repeat" in str(outcome.error)
 
 
 def test_gathered_states_are_those_of_all_ranks(good: Served, stream: MakeOptions) -> None:
