@@ -226,6 +226,7 @@ def test_a_training_clip_of_the_very_bytes_of_a_held_out_one_is_told(
         ({"evaluation": {"share": 0.1, "subset": HELD_OUT}}, "evaluation.share and evaluation.subset are set"),
         ({"evaluation": {"share": 1.5}}, "evaluation.share must be above 0 and below 1, not 1.5"),
         ({"evaluation": {"share": 0.1, "keep": True}}, "evaluation.keep is set"),
+        ({"evaluation": {"every_steps": 5}}, "evaluation.every_steps is set, but nothing is held out"),
         ({"evaluation": {"share": 0.1}, "data.split": "training", "data.held_out_clips": 3}, "data.split as well"),
         ({"evaluation": {"subset": ACADEMIC}}, "is trained on as well"),
     ],

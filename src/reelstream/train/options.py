@@ -297,6 +297,11 @@ class EvaluationOptions:
             self.disk_share is None or self.disk_share >= _LEAST_DISK_SHARE_BYTES,
             f"evaluation.disk_share must be at least {_LEAST_DISK_SHARE_BYTES} bytes, not {self.disk_share}",
         )
+        _require(
+            self.every_steps is None or self.enabled,
+            "evaluation.every_steps is set, but nothing is held out: set evaluation.share, evaluation.clips or "
+            "evaluation.subset",
+        )
         if self.every_steps is None:
             _require(
                 not self.keep,

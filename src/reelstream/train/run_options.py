@@ -10,6 +10,7 @@ from reelstream.errors import ConfigError
 from reelstream.prefetch.options import StreamOptions
 from reelstream.train.options import CheckpointOptions, EvaluationOptions, ModelOptions, TrainOptions, saved_weights
 from reelstream.train.remote.options import RemoteOptions
+from reelstream.train.remote.place import FolderPlace, parse_place
 from reelstream.units import ByteRate, ByteSize, Seconds
 
 _LARGE_BUDGET_BYTES = 10**9
@@ -76,6 +77,18 @@ class RunOptions:
         saved_weights(self.model, self.checkpoints)
         if self.local_hub is not None and self.data.endpoint is not None:
             raise ConfigError("local_hub and data.endpoint are both set", "set one of them")
+        self._refuse_push_into_the_budget()
+
+    def _refuse_push_into_the_budget(self) -> None:
+        place = None if self.remote.push is None else parse_place(self.remote.push, "remote.push")
+        if not isinstance(place, FolderPlace):
+            return
+        for name, folder in (("run_dir", self.run_dir), ("data.cache_dir", self.data.cache_dir)):
+            if place.path.absolute().is_relative_to(folder.absolute()):
+                raise ConfigError(
+                    f"remote.push {self.remote.push} lies in {name}, where only what the disk budget counts may lie",
+                    "push to a folder elsewhere, best on another disk: what is lost with this one can be had there",
+                )
 
     @property
     def training_data(self) -> StreamOptions:
