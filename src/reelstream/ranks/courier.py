@@ -243,10 +243,9 @@ class Courier:
 
     def _advance(self, run: str | None, exchange: Exchange, somebody_gone: bool) -> None:
         now_s = self._clock.monotonic()
-        if exchange.given_up:
-            if run is not None:
-                self._give(run, exchange)
-                self._need_no_more(run, exchange)
+        if exchange.given_up and run is not None:
+            self._give(run, exchange)
+            self._need_no_more(run, exchange)
             exchange.is_over = True
         elif run is None:
             exchange.next_poll_s = now_s + _MEETING_POLL_S

@@ -110,6 +110,19 @@ class RanksContract:
                 with pytest.raises(Cancelled):
                     all_ranks[0].exchange("never", b"", cancellation)
 
+    def test_what_one_gives_without_waiting_is_there_for_those_who_ask(self) -> None:
+        """Before they ask, and though nobody else may ever ask for it."""
+        for world_size in self.world_sizes:
+            with self.make_ranks(world_size) as all_ranks:
+                all_ranks[-1].give("nobody asks", b"")
+                all_ranks[-1].give("some ask", b"given")
+
+                def ask(ranks: Ranks) -> list[bytes]:
+                    return ranks.exchange("some ask", b"asked", Cancellation())
+
+                expected = [b"asked"] * (world_size - 1) + [b"given"]
+                assert together(all_ranks[:-1], ask) == [expected] * (world_size - 1)
+
     def test_those_who_wait_for_one_that_left_learn_its_reason(self) -> None:
         """Leaving twice is no more than leaving."""
         for world_size in self.world_sizes:
