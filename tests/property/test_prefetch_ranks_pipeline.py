@@ -191,7 +191,7 @@ def merged(made: RankedWorld, runs: list[RankRun]) -> EpochState:
     return EpochState.from_json(json.loads(json.dumps(state.to_json())), made.world.catalog.num_clips)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=18, deadline=None)
 @given(worlds(), st.sampled_from(WORLD_SIZES), st.data())
 def test_ranks_serve_the_one_order_within_their_shares_and_leave_nothing(
     made: RankedWorld, world_size: int, data: st.DataObject
@@ -205,7 +205,7 @@ def test_ranks_serve_the_one_order_within_their_shares_and_leave_nothing(
     assert state.num_consumed == state.books.delivered + state.books.repeated == len(expected)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=14, deadline=None)
 @given(
     worlds(),
     st.lists(st.tuples(st.integers(0, 100), st.sampled_from(WORLD_SIZES)), min_size=1, max_size=2).map(sorted),
@@ -237,7 +237,7 @@ def test_ranks_resume_on_empty_machines_and_on_another_number_of_them(
     assert merged(made, runs).order_digest == made.digest()
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(worlds(), st.integers(0, 60), st.data())
 def test_ranks_that_are_left_at_any_moment_leave_nothing(made: RankedWorld, most: int, data: st.DataObject) -> None:
     expected = made.expected(2)

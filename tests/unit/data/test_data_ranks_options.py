@@ -64,7 +64,7 @@ def test_two_epochs_are_the_same_for_every_number_of_ranks(
                 sample.pop("lease", None)
 
     orders = []
-    for world_size in [size for size in (1, 2, 4) if size <= changes.get("lanes", 4)]:
+    for world_size in (1, changes.get("lanes", 4)):
         outcomes = run_ranks(world_size, work, options(good, tmp_path / str(world_size), **changes))
         for outcome in outcomes:
             if outcome.error is not None:
