@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from reelstream.catalog.split import Split, SplitSide
 from reelstream.errors import ConfigError
@@ -111,6 +113,7 @@ class StreamOptions:
         for name in _AT_LEAST_ONE:
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1, not {getattr(self, name)}")
+        self._refuse_what_is_no_choice()
         if self.lease_samples < 0:
             raise ConfigError(f"lease_samples must be at least 0, not {self.lease_samples}")
         if self.audio is not None and self.media != "frames" and self.check == "none":
@@ -133,6 +136,14 @@ class StreamOptions:
         if self.disk_budget <= 0:
             raise ConfigError("disk_budget must be above 0")
 
+    def _refuse_what_is_no_choice(self) -> None:
+        for name, choices in _choices().items():
+            if getattr(self, name) not in choices:
+                words = ", ".join(map(repr, choices))
+                raise ConfigError(f"{name} must be one of {words}, not {getattr(self, name)!r}")
+        if not isinstance(self.audio, AudioSampling | None):
+            raise ConfigError(f"audio must be an AudioSampling, not {self.audio!r}", "leave it out to take no sound")
+
     @property
     def clip_split(self) -> Split:
         """Which side of which split the clips are on.
@@ -146,3 +157,10 @@ class StreamOptions:
             clips=self.held_out_clips,
             most_samples=self.held_out_samples,
         )
+
+
+@functools.cache
+def _choices() -> Mapping[str, tuple[Any, ...]]:
+    """Return the values that options have which are one of a few words: Python takes any for them."""
+    hints = get_type_hints(StreamOptions)
+    return {name: get_args(hint) for name, hint in hints.items() if get_origin(hint) is Literal}
