@@ -167,7 +167,9 @@ def encode_sample(family: Family, sample: Sample) -> EncodedSample:
     """
     if "frames" not in sample:
         raise ConfigError(
-            "the samples hold no frames, of which the model's input is made", "leave media out, or set it to frames"
+            "the samples hold no frames, of which the model's input is made",
+            "leave media out, or set it to frames; in a Trainer without attach(trainer, dataset), and for an "
+            "eval_dataset, set remove_unused_columns=False",
         )
     clip = family.prepare(sample["frames"], sample["timestamps"].tolist(), sample["duration"])
     return family.encode(sample["messages"], clip)

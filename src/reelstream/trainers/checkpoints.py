@@ -86,8 +86,10 @@ def read_manifest(folder: Path) -> Manifest:
                 raise StateError(f"{folder.name}/{name} has {found_bytes} of {size_bytes} bytes")
         return Manifest(step=manifest["step"], first_epoch=manifest["first_epoch"], epoch_step=manifest["epoch_step"])
     except FileNotFoundError as error:
+        if not folder.is_dir():
+            raise StateError(f"there is no checkpoint {folder}", "name one, or True for the newest") from error
         name = Path(error.filename).name
-        why = "its save was cut short" if name == MANIFEST else "it is not whole"
+        why = "its save was cut short, or no attached trainer made it" if name == MANIFEST else "it is not whole"
         raise StateError(f"{folder.name} has no {name}: {why}", "resume from another checkpoint") from error
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         if isinstance(error, StateError):

@@ -42,6 +42,11 @@ def test_a_folder_that_lacks_a_file_is_torn(tmp_path: Path, name: str) -> None:
     assert Path(name).name in found.torn[30]
 
 
+def test_a_folder_that_is_not_there_is_no_save_cut_short(tmp_path: Path) -> None:
+    with pytest.raises(StateError, match="there is no checkpoint .*checkpoint-7"):
+        checkpoints.read_manifest(tmp_path / "checkpoint-7")
+
+
 def test_a_file_cut_short_is_named_with_its_sizes(tmp_path: Path) -> None:
     folder = sealed(tmp_path, 30)
     (folder / "weights").write_bytes(b"x" * 10)
