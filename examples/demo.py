@@ -51,6 +51,8 @@ def arguments(description: str | None) -> argparse.Namespace:
     parser.add_argument("--launcher", choices=["torchrun", "accelerate"], default="torchrun")
     args = parser.parse_args()
     if args.demo:
+        if min(args.ranks, args.resume_ranks or 1) < 1:
+            parser.error("at least one process")
         demonstrate(Path(sys.argv[0]), args.ranks, args.resume_ranks or args.ranks, args.launcher)
         sys.exit()
     if not args.repo_id or not args.subsets:
