@@ -109,8 +109,10 @@ class RunRecord:
 
     def merge_data_states(self, states: Sequence[dict[str, Any]], step: int) -> dict[str, Any]:
         """Return the stream's state of all ranks after a step, and remember it for the books."""
-        self._whole_data_state, self._whole_at_step = merge_states(states), step
-        return self._whole_data_state
+        # Until the first step after a resume each rank has what it was given: the state of all.
+        whole = states[0] if states[0]["rank"] is None else merge_states(states)
+        self._whole_data_state, self._whole_at_step = whole, step
+        return whole
 
     def book(self, loop: TrainingLoop | None, dataset: StreamingVideoDataset | None) -> None:
         """Book the epoch in which the last step was made, unless it was booked at its end."""
