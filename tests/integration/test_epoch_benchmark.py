@@ -7,6 +7,7 @@ from pathlib import Path
 BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "epoch.py"
 
 
+@pytest.mark.slow
 def test_the_quick_benchmark_prints_a_row_for_each_setting() -> None:
     done = subprocess.run([sys.executable, BENCHMARK, "--quick"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

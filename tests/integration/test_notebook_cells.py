@@ -81,7 +81,9 @@ def forget_last_error() -> None:
 
 
 def our_threads() -> list[str]:
-    return [thread.name for thread in threading.enumerate() if thread is not threading.main_thread()]
+    """Return what runs beside the test; libraries have threads of their own for as long as the process lives."""
+    names = [thread.name for thread in threading.enumerate() if thread is not threading.main_thread()]
+    return [name for name in names if "tqdm" not in name and "telemetry_worker" not in name]
 
 
 def clips_in(cache: Path) -> list[str]:

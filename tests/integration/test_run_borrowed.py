@@ -94,6 +94,7 @@ def test_a_run_whose_machine_is_gone_goes_on_elsewhere_as_if_nothing_had_happene
     ).read_bytes()
 
 
+@pytest.mark.slow
 def test_told_by_slurm_a_run_saves_pushes_and_says_how_to_go_on(hub: HubProcess, quiet: Path, tmp_path: Path) -> None:
     config = _config(tmp_path / "a", hub, str(tmp_path / "mounted"), **{"checkpoints.every_steps": None})
     with Running(config, "--resume-or-start") as running:
@@ -169,6 +170,7 @@ def test_a_place_that_holds_a_run_is_not_written_over_unasked(hub: HubProcess, t
     assert [path.name for path in Path(place).glob("step-*")] == ["step-00000001"]
 
 
+@pytest.mark.slow
 def test_a_run_that_went_on_elsewhere_goes_on_from_there_on_its_first_machine_too(
     hub: HubProcess, quiet: Path, tmp_path: Path
 ) -> None:
@@ -183,6 +185,7 @@ def test_a_run_that_went_on_elsewhere_goes_on_from_there_on_its_first_machine_to
     assert digests_of(first) == digests_of(quiet)
 
 
+@pytest.mark.slow
 def test_a_place_that_is_lost_in_the_middle_ends_nothing(hub: HubProcess, tmp_path: Path) -> None:
     config = _config(tmp_path / "a", hub, str(tmp_path / "mounted"), **{"remote.wait": "1s"})
     with Running(config) as running:

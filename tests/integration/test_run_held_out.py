@@ -90,6 +90,7 @@ def test_known_clips_are_evaluated_from_the_first_interval_on_and_kept_ones_are_
     assert stray_files(config) == []
 
 
+@pytest.mark.slow
 def test_evaluations_change_nothing_in_training(hub: HubProcess, tmp_path: Path) -> None:
     losses = []
     for every_steps, max_samples in ((2, None), (3, 5)):

@@ -21,7 +21,7 @@ from unit.prefetch.board_kit import (
 
 WORLD_SIZES = (1, 2, 4)
 SEEDS = st.integers(0, 2**32)
-MANY = settings(max_examples=250, deadline=None)
+MANY = settings(max_examples=100, deadline=None)
 
 
 @st.composite
