@@ -85,7 +85,9 @@ def test_stdout_has_the_summary_and_stderr_plain_lines(
     assert re.fullmatch(r"at most .+ on disk, of 16\.0 MB allowed", lines[1])
     assert lines[2].startswith("waited ")
     assert re.fullmatch(r"loss [\d.]+ at the first step, [\d.]+ at the last", lines[3])
-    assert re.fullmatch(r"held-out loss [\d.]+ on 20 samples, accuracy [\d.]+ on 16 questions \(chance 0\.25\)", lines[4])
+    assert re.fullmatch(
+        r"held-out loss [\d.]+ on 20 samples, accuracy [\d.]+ on 16 questions \(chance 0\.25\)", lines[4]
+    )
     assert re.match(r"(network|decode|training)-bound: ", lines[5])
     assert lines[6:] == [f"report: {tmp_path / 'run' / 'report.json'}"]
     told = streams.err.splitlines()

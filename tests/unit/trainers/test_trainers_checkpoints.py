@@ -43,7 +43,7 @@ def test_a_folder_that_lacks_a_file_is_torn(tmp_path: Path, name: str) -> None:
 
 
 def test_a_folder_that_is_not_there_is_no_save_cut_short(tmp_path: Path) -> None:
-    with pytest.raises(StateError, match="there is no checkpoint .*checkpoint-7"):
+    with pytest.raises(StateError, match=r"there is no checkpoint .*checkpoint-7"):
         checkpoints.read_manifest(tmp_path / "checkpoint-7")
 
 
