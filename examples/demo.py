@@ -94,7 +94,7 @@ def demonstrate(script: Path, ranks: int, resume_ranks: int, launcher: str) -> N
     """Run an example undisturbed, killed and resumed; compare what was trained on.
 
     Raises:
-        AssertionError: Where a sample was lost, repeated, or trained on in another step.
+        AssertionError: Where a sample was lost, repeated, or trained on in another step, or other ranks have trained.
     """
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -112,7 +112,7 @@ def demonstrate(script: Path, ranks: int, resume_ranks: int, launcher: str) -> N
                 command = [*_launch(launcher, ranks), str(script), REPO_ID, *SUBSETS]
                 command += ["--output", str(folder / output), "--cache", str(folder / f"{output}-cache")]
                 command += ["--disk-budget", "16MB", "--annotations", *ANNOTATIONS, "--tail", tail, *more]
-                return _samples_by_step(command, kill_after)
+                return _samples_by_step(command, kill_after, ranks)
 
             quiet = run(ranks, "quiet")
             killed = run(ranks, "killed", kill_after=KILL_AFTER_STEP)
@@ -135,9 +135,11 @@ def demonstrate(script: Path, ranks: int, resume_ranks: int, launcher: str) -> N
 
 def _launch(launcher: str, ranks: int) -> list[str]:
     if launcher == "accelerate":
+        # Without --multi_gpu it starts one process on a machine without GPUs, whatever their number is said to be.
+        several = ["--multi_gpu"] if ranks > 1 else ["--cpu"]
         options = ["--num_processes", f"{ranks}", "--num_machines", "1", "--mixed_precision", "no"]
         return [
-            sys.executable, "-m", "accelerate.commands.launch", "--cpu", *options,
+            sys.executable, "-m", "accelerate.commands.launch", *several, *options,
             "--dynamo_backend", "no", "--main_process_port", "0",
         ]  # fmt: skip
     if ranks == 1:
@@ -145,7 +147,7 @@ def _launch(launcher: str, ranks: int) -> list[str]:
     return [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
 
 
-def _samples_by_step(command: list[str], kill_after: int | None) -> dict[int, list[str]]:
+def _samples_by_step(command: list[str], kill_after: int | None, ranks: int) -> dict[int, list[str]]:
     """Run a command; return what it told, of each step that all ranks told."""
     told: dict[int, dict[int, list[str]]] = defaultdict(dict)
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
@@ -167,10 +169,11 @@ def _samples_by_step(command: list[str], kill_after: int | None) -> dict[int, li
             if code != 0 or kill_after is not None:
                 talk.seek(0)
                 raise AssertionError(f"{' '.join(command)} left with {code}:\n{talk.read()[-4000:]}")
-    num_ranks = max(map(len, told.values()))
-    steps = {step: ranks for step, ranks in told.items() if len(ranks) == num_ranks}
+    seen = {rank for of_step in told.values() for rank in of_step}
+    assert seen == set(range(ranks)), f"{ranks} ranks were started, and ranks {sorted(seen)} have trained"
+    steps = {step: of_step for step, of_step in told.items() if len(of_step) == ranks}
     # Sorted: another number of ranks divides a step's samples in another way.
-    return {step: sorted(name for names in ranks.values() for name in names) for step, ranks in steps.items()}
+    return {step: sorted(name for names in of_step.values() for name in names) for step, of_step in steps.items()}
 
 
 def _told(lines: Iterator[str]) -> Iterator[tuple[int, int, int, list[str]]]:
