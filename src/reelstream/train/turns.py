@@ -90,8 +90,14 @@ class BatchTurns:
         else:
             vote = _vote_on(item)
         got_s = self._clock.monotonic()
-        votes = [BatchVote.unpack(record) for record in self._team.gather(vote.pack())]
-        self._obey(votes, failure)
+        try:
+            votes = [BatchVote.unpack(record) for record in self._team.gather(vote.pack())]
+            self._obey(votes, failure)
+        except RankLostError:
+            if failure is None:
+                raise
+            # The others have heard of it from the dataset, and have left: what went wrong first is what is told.
+            raise failure from failure.__cause__
         assert item is not None, "whoever has none stops all"
         return Taken(
             item=item,

@@ -117,3 +117,18 @@ def test_with_a_lost_rank_nothing_is_voted_on() -> None:
     with pytest.raises(RankLostError):
         take(team, raising(RankLostError("rank 1 is gone")))
     assert team.num_votes == 0
+
+
+@pytest.mark.parametrize("asked", ["gather", "exchange"])
+def test_what_failed_here_is_told_though_the_others_have_left_for_it(
+    asked: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def left(*_: Any) -> list[bytes]:
+        raise RankLostError("rank 1 of 2 has left: rank 0 of 2 has left", "")
+
+    team = TwoRanks(BatchVote(turn=Turn.BATCH))
+    monkeypatch.setattr(team, asked, left)
+    with pytest.raises(NetworkError, match="no answer"):
+        take(team, raising(NetworkError("no answer", "")))
+    with pytest.raises(RankLostError):
+        take(team, raising(RankLostError("rank 1 of 2 has died", "")))
