@@ -258,9 +258,10 @@ class EpochState:
         Raises:
             StateError: Where it is of another version, or damaged.
         """
-        if values.get("version") != STATE_VERSION:
+        version = values.get("version") if isinstance(values, dict) else None
+        if version != STATE_VERSION:
             raise StateError(
-                f"the saved data state has version {values.get('version')!r}; this Reelstream reads {STATE_VERSION}",
+                f"the saved data state has version {version!r}; this Reelstream reads {STATE_VERSION}",
                 "resume with the Reelstream that saved it",
             )
         try:
