@@ -12,5 +12,5 @@ from reelstream.prefetch.state import STATE_VERSION, EpochState
     "values", [[], "", 3, {}, {"version": STATE_VERSION}, {"version": STATE_VERSION, "spans": [], "lanes": "none"}]
 )
 def test_what_is_no_state_of_an_epoch_is_refused_in_a_sentence(values: Any) -> None:
-    with pytest.raises(StateError, match="the saved data state (has version|is damaged)"):
+    with pytest.raises(StateError, match=r"the saved data state (has version|is damaged)"):
         EpochState.from_json(values)
