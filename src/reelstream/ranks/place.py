@@ -89,7 +89,7 @@ def stated_place(environment: Mapping[str, str]) -> StatedPlace | None:
     LOCAL_RANK without LOCAL_WORLD_SIZE, as some launchers have it, leaves the node's numbers open.
 
     Raises:
-        ConfigError: Where RANK or WORLD_SIZE stands without the other, or one is no number.
+        ConfigError: Where RANK or WORLD_SIZE stands without the other, or they do not go together, or one is no number.
     """
     rank, world_size, local_rank, local_world_size = (
         _number(environment, name) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
@@ -99,6 +99,8 @@ def stated_place(environment: Mapping[str, str]) -> StatedPlace | None:
     if rank is None or world_size is None:
         there, missing = ("RANK", "WORLD_SIZE") if world_size is None else ("WORLD_SIZE", "RANK")
         raise ConfigError(f"the environment has {there}={environment[there]} without {missing}", _HINT)
+    # Before anybody is waited for: the others would never come.
+    RankPlace(rank=rank, world_size=world_size, local_rank=0, local_world_size=1)
     if local_rank is None or local_world_size is None:
         local_rank = local_world_size = None
     return StatedPlace(rank=rank, world_size=world_size, local_rank=local_rank, local_world_size=local_world_size)

@@ -36,6 +36,7 @@ def test_a_single_process_is_alone_on_its_node_whatever_the_launcher_counts() ->
     [
         ({"WORLD_SIZE": "4"}, "WORLD_SIZE=4 without RANK"),
         ({"RANK": "4"}, "RANK=4 without WORLD_SIZE"),
+        ({"RANK": "5", "WORLD_SIZE": "2"}, "rank 5 does not go with a world size of 2"),
         ({"RANK": "one", "WORLD_SIZE": "4"}, "RANK='one'"),
         ({"RANK": "-1", "WORLD_SIZE": "4"}, "RANK='-1'"),
         ({"RANK": "4", "WORLD_SIZE": "4"}, "rank 4 does not go with a world size of 4"),
