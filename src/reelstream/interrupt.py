@@ -7,8 +7,10 @@ some minutes before a job's end. Unhandled, each ends the process where it stand
 from __future__ import annotations
 
 import abc
+import contextlib
 import signal
 import threading
+from collections.abc import Iterator
 from types import FrameType, TracebackType
 from typing import Any, Self
 
@@ -43,6 +45,20 @@ def exit_code_of(reason: str) -> int:
     130 and 143 for SIGINT and SIGTERM, as shells report them; `EXIT_UNFINISHED` for all that says "not now, but later".
     """
     return {"SIGINT": 130, "SIGTERM": 143}.get(reason, EXIT_UNFINISHED)
+
+
+@contextlib.contextmanager
+def unhandled_signals() -> Iterator[None]:
+    """Have `STOP_SIGNALS` end the process where it stands, as long as the block runs: for calls that hear of none."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous = {number: signal.signal(number, signal.SIG_DFL) for number in STOP_SIGNALS if signal.getsignal(number)}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
 
 class SignalReceiver(abc.ABC):

@@ -20,10 +20,11 @@ import torch.distributed as dist
 from reelstream.cancel import Cancellation, Cancelled
 from reelstream.data.torch_ranks import find_ranks
 from reelstream.errors import ConfigError, RankLostError, ReelstreamError
-from reelstream.interrupt import Interrupted
+from reelstream.interrupt import Interrupted, unhandled_signals
 from reelstream.ranks import OneRank, RankPlace, Ranks, stated_place
 from reelstream.telemetry import Telemetry
 from reelstream.train.options import TrainOptions
+from reelstream.train.silence import watched_for_silence
 
 TIMEOUT = timedelta(minutes=30)
 """How long a collective call may wait: for a rank whose data come slowly, not for one that is dead."""
@@ -50,6 +51,8 @@ class Team:
         self._num_exchanges: Counter[str] = Counter()
         self.has_left = False
         """Whether this rank takes no further part; a process by itself never leaves."""
+        self.ends = threading.Event()
+        """Set once this rank knows that it shall end."""
 
     @property
     def place(self) -> RankPlace:
@@ -95,6 +98,7 @@ class Team:
 
     def leave(self, error: BaseException) -> None:
         """Take no further part, and have the others know why: who waits for this rank ends at once."""
+        self.ends.set()
         if self.place.world_size > 1:
             self.has_left = True
             self.ranks.leave(_reason(error))
@@ -168,7 +172,9 @@ def joined_team(options: TrainOptions, telemetry: Telemetry) -> Iterator[Team]:
         reason = "it has ended"
         try:
             # A group of its own: nothing that the model's gradients do can come between two votes.
-            yield Team(ranks, dist.new_group(backend="gloo", timeout=TIMEOUT))
+            team = Team(ranks, dist.new_group(backend="gloo", timeout=TIMEOUT))
+            with watched_for_silence(ranks, heard=team.ends):
+                yield team
         except BaseException as error:
             reason = _reason(error)
             raise
@@ -192,7 +198,9 @@ def _process_group(options: TrainOptions) -> Iterator[int]:
         return
     has_gpu = options.device != "cpu" and torch.cuda.is_available()
     try:
-        dist.init_process_group("cpu:gloo,cuda:nccl" if has_gpu else "gloo", timeout=TIMEOUT)
+        # Held in torch, which looks for the others, the process would hear no signal; and nothing is begun yet.
+        with unhandled_signals():
+            dist.init_process_group("cpu:gloo,cuda:nccl" if has_gpu else "gloo", timeout=TIMEOUT)
     except (RuntimeError, ValueError) as error:
         raise ConfigError(
             f"this is one of {num_ranks} ranks, and cannot reach the others: {_first_line(error)}",
