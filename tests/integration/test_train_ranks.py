@@ -14,6 +14,8 @@ import pytest
 
 WORKER = Path(__file__).with_name("train_ranks_worker.py")
 NUM_SAMPLES, NUM_STEPS = 24, 18
+# Its first test runs all scenarios of a fixture.
+LONG = pytest.mark.timeout(1200)
 
 Results = dict[str, dict[int, dict[str, Any]]]
 
@@ -28,7 +30,6 @@ def run_scenarios(folder: Path, *scenarios: dict[str, Any]) -> Results:
         check=False,
         capture_output=True,
         text=True,
-        timeout=280,
     )
     assert ended.returncode == 0, ended.stderr
     results: Results = defaultdict(dict)
@@ -103,8 +104,7 @@ def test_what_two_ranks_saved_goes_on_with_one(ran: Results) -> None:
 
 
 @pytest.fixture(scope="module")
-def ran_long(tmp_path_factory: pytest.TempPathFactory) -> Results:
-    odd = {"accumulate": 4}
+def ran_more(tmp_path_factory: pytest.TempPathFactory) -> Results:
     return run_scenarios(
         tmp_path_factory.mktemp("ranks"),
         {"name": "one", "ranks": 1},
@@ -117,6 +117,15 @@ def ran_long(tmp_path_factory: pytest.TempPathFactory) -> Results:
         {"name": "sharded stopped", "parallel": "fsdp2", "event": ["term", 0, 7]},
         {"name": "replicated on", "ranks": 4, "folder": "sharded stopped", "resume": True},
         {"name": "evaluated", "evaluate": True},
+    )
+
+
+@pytest.fixture(scope="module")
+def ran_odd(tmp_path_factory: pytest.TempPathFactory) -> Results:
+    odd = {"accumulate": 4}
+    return run_scenarios(
+        tmp_path_factory.mktemp("ranks"),
+        {"name": "one", "ranks": 1},
         {"name": "accumulated by one", "ranks": 1, "options": odd},
         {"name": "accumulated", "options": odd},
         {"name": "accumulated sharded", "parallel": "fsdp2", "options": odd},
@@ -129,79 +138,88 @@ def ran_long(tmp_path_factory: pytest.TempPathFactory) -> Results:
     )
 
 
+@LONG
 @pytest.mark.slow
-def test_four_ranks_go_on_bit_for_bit_where_the_first_was_killed(ran_long: Results) -> None:
-    assert_all_alike(ran_long["four"])
-    assert losses(ran_long["four"][0]) == pytest.approx(losses(ran_long["one"][0]), rel=1e-5)
-    assert {result["error"][0] for result in ran_long["four killed"].values()} == {"RankLostError"}
-    assert ran_long["four resumed"][0]["steps"] == ran_long["four"][0]["steps"][6:]
-    assert ran_long["four resumed"][0]["weights"] == ran_long["four"][0]["weights"]
+def test_four_ranks_go_on_bit_for_bit_where_the_first_was_killed(ran_more: Results) -> None:
+    assert_all_alike(ran_more["four"])
+    assert losses(ran_more["four"][0]) == pytest.approx(losses(ran_more["one"][0]), rel=1e-5)
+    assert {result["error"][0] for result in ran_more["four killed"].values()} == {"RankLostError"}
+    assert ran_more["four resumed"][0]["steps"] == ran_more["four"][0]["steps"][6:]
+    assert ran_more["four resumed"][0]["weights"] == ran_more["four"][0]["weights"]
 
 
+@LONG
 @pytest.mark.slow
-def test_sharded_weights_train_as_whole_ones_and_go_on_bit_for_bit(ran_long: Results) -> None:
-    sharded, resumed = ran_long["sharded"], ran_long["sharded resumed"]
+def test_sharded_weights_train_as_whole_ones_and_go_on_bit_for_bit(ran_more: Results) -> None:
+    sharded, resumed = ran_more["sharded"], ran_more["sharded resumed"]
     assert_all_alike(sharded)
-    assert losses(sharded[0]) == pytest.approx(losses(ran_long["one"][0]), rel=1e-5)
+    assert losses(sharded[0]) == pytest.approx(losses(ran_more["one"][0]), rel=1e-5)
     assert resumed[0]["steps"] == sharded[0]["steps"][6:]
     assert resumed[0]["weights"] == sharded[0]["weights"]
 
 
+@LONG
 @pytest.mark.slow
-def test_what_sharded_ranks_saved_goes_on_replicated_on_four(ran_long: Results) -> None:
-    assert losses(ran_long["replicated on"][0]) == pytest.approx(losses(ran_long["one"][0])[7:], rel=1e-4)
-    assert any("train.parallel was fsdp2, is auto" in notice for notice in ran_long["replicated on"][0]["notices"])
+def test_what_sharded_ranks_saved_goes_on_replicated_on_four(ran_more: Results) -> None:
+    assert losses(ran_more["replicated on"][0]) == pytest.approx(losses(ran_more["one"][0])[7:], rel=1e-4)
+    assert any("train.parallel was fsdp2, is auto" in notice for notice in ran_more["replicated on"][0]["notices"])
 
 
+@LONG
 @pytest.mark.slow
-def test_the_first_rank_evaluates_a_whole_model_and_changes_nothing(ran_long: Results) -> None:
-    replicated, sharded = ran_long["evaluated"], ran_long["sharded"]
+def test_the_first_rank_evaluates_a_whole_model_and_changes_nothing(ran_more: Results) -> None:
+    replicated, sharded = ran_more["evaluated"], ran_more["sharded"]
     assert [step for step, _ in replicated[0]["evaluated"]] == [3, 6, 9, 12, 15, 18, 18]
     assert replicated[0]["evaluated"] == sharded[0]["evaluated"]
     assert replicated[1]["evaluated"] == []
-    assert losses(replicated[0]) == pytest.approx(losses(ran_long["one"][0]), rel=1e-5)
+    assert losses(replicated[0]) == pytest.approx(losses(ran_more["one"][0]), rel=1e-5)
 
 
+@LONG
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["accumulated", "accumulated sharded"])
 def test_accumulated_steps_are_those_of_one_rank_also_where_an_epoch_ends_within_one(
-    ran_long: Results, name: str
+    ran_odd: Results, name: str
 ) -> None:
     # Six batches an epoch: a step of four, and one of two.
-    assert_all_alike(ran_long[name])
-    assert [step[4] for step in ran_long[name][0]["steps"]] == [16, 8] * 3
-    assert losses(ran_long[name][0]) == pytest.approx(losses(ran_long["accumulated by one"][0]), rel=1e-5)
+    assert_all_alike(ran_odd[name])
+    assert [step[4] for step in ran_odd[name][0]["steps"]] == [16, 8] * 3
+    assert losses(ran_odd[name][0]) == pytest.approx(losses(ran_odd["accumulated by one"][0]), rel=1e-5)
 
 
+@LONG
 @pytest.mark.slow
-def test_a_loss_that_is_no_number_on_one_rank_stops_all_at_its_step(ran_long: Results) -> None:
-    for result in ran_long["poisoned"].values():
+def test_a_loss_that_is_no_number_on_one_rank_stops_all_at_its_step(ran_odd: Results) -> None:
+    for result in ran_odd["poisoned"].values():
         assert result["error"][0] == "TrainingDivergedError"
         assert "the loss of step 4 is nan; the checkpoint of step 2 is kept" in result["error"][1]
 
 
+@LONG
 @pytest.mark.slow
-def test_an_error_of_one_rank_ends_the_others_with_its_reason(ran_long: Results) -> None:
-    ranks = ran_long["raised"]
+def test_an_error_of_one_rank_ends_the_others_with_its_reason(ran_odd: Results) -> None:
+    ranks = ran_odd["raised"]
     assert ranks[1]["error"] == ["ZeroDivisionError", "by mistake"]
     assert ranks[0]["error"][0] == "RankLostError"
     assert "ZeroDivisionError: by mistake" in ranks[0]["error"][1]
 
 
+@LONG
 @pytest.mark.slow
-def test_data_that_fail_on_one_rank_cost_no_step_of_any(ran_long: Results) -> None:
-    ranks = ran_long["outage"]
+def test_data_that_fail_on_one_rank_cost_no_step_of_any(ran_odd: Results) -> None:
+    ranks = ran_odd["outage"]
     assert ranks[1]["error"][0] == "NetworkError"
     assert ranks[0]["error"][0] == "RankLostError"
     assert "rank 1 of 2 has stopped: the cable was cut" in ranks[0]["error"][1]
     num_made = len(ranks[0]["steps"])
     assert num_made == len(ranks[1]["steps"]) > 0
-    assert_all_alike(ran_long["mended"])
-    assert losses(ranks[0]) + losses(ran_long["mended"][0]) == pytest.approx(losses(ran_long["one"][0]), rel=1e-4)
+    assert_all_alike(ran_odd["mended"])
+    assert losses(ranks[0]) + losses(ran_odd["mended"][0]) == pytest.approx(losses(ran_odd["one"][0]), rel=1e-4)
 
 
+@LONG
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["silent", "silent sharded"])
-def test_a_rank_without_a_trained_token_takes_part_in_every_step(ran_long: Results, name: str) -> None:
-    assert_all_alike(ran_long[name])
-    assert len(ran_long[name][0]["steps"]) == NUM_STEPS
+def test_a_rank_without_a_trained_token_takes_part_in_every_step(ran_odd: Results, name: str) -> None:
+    assert_all_alike(ran_odd[name])
+    assert len(ran_odd[name][0]["steps"]) == NUM_STEPS
