@@ -36,6 +36,11 @@ def merge_states(states: Sequence[dict[str, Any]]) -> dict[str, Any]:
                 raise StateError(
                     f"the ranks' states differ in {name}: {first.get(name)!r} and {state.get(name)!r}", _SAVE_HINT
                 )
+    if first.get("version") != STATE_VERSION or "epoch_state" not in first:
+        raise StateError(
+            f"the ranks' states have version {first.get('version')!r}; this Reelstream reads {STATE_VERSION}",
+            "resume with the Reelstream that saved them",
+        )
     if len(states) == first["world_size"] == 1:
         return first
     begun = [state["epoch_state"] for state in states if state["epoch_state"] is not None]

@@ -280,6 +280,10 @@ class StreamedDataset(IterableDataset[Sample]):
         if _is_idle_worker():
             self._loaded = state
             return
+        if not isinstance(state, dict):
+            raise StateError(
+                f"a data state is a dict, not {type(state).__name__}", "load what state_dict or merge_states gave"
+            )
         if state.get("version") != STATE_VERSION or "epoch_state" not in state:
             raise StateError(
                 f"the saved data state has version {state.get('version')!r}; this Reelstream reads {STATE_VERSION}",

@@ -457,6 +457,11 @@ def test_the_state_after_the_last_sample_is_of_its_own_epoch_and_finds_it_over(g
         assert keys(islice(dataset, 5)) == following
 
 
+def test_nothing_at_all_is_no_state(good: Served, options: Options) -> None:
+    with make(good, options(good)) as dataset, pytest.raises(StateError, match="a dict, not NoneType"):
+        dataset.load_state_dict(None)  # type: ignore[arg-type]
+
+
 def test_idle_workers_open_nothing_for_their_state(good: Served, options: Options, tmp_path: Path) -> None:
     stateful = pytest.importorskip("torchdata.stateful_dataloader")
     with warnings.catch_warnings():

@@ -319,3 +319,9 @@ def disk_bytes(folder: Path) -> int:
             with contextlib.suppress(FileNotFoundError):
                 total += path.lstat().st_blocks * 512
     return total
+
+
+@pytest.mark.parametrize("states", [[], [{}], [{"version": 1, "epoch_state": {}}]])
+def test_what_is_no_state_of_ranks_is_refused_in_a_sentence(states: list[dict[str, Any]]) -> None:
+    with pytest.raises(StateError, match=r"states"):
+        merge_states(states)
