@@ -33,7 +33,7 @@ test: lint
 	$(BIN)/pytest -n 2
 
 test-slow: $(READY)
-	$(BIN)/pytest -m slow
+	$(BIN)/pytest -m slow -n 2
 
 clean:
 	rm -rf $(VENV) data/demo data/demo_cache data/demo_parts_cache runs/demo runs/demo-parts
