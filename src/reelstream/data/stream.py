@@ -395,7 +395,7 @@ class StreamedDataset(IterableDataset[Sample]):
                 self.options,
                 telemetry=self._telemetry,
                 budget=self._budget,
-                ranks=self._ranks or self._found_ranks(),
+                ranks=self._ranks or find_ranks(*self._asked_place, telemetry=self._telemetry),
                 token=self._token,
                 progress=self._progress,
                 clip_account=self._clip_account,
@@ -404,16 +404,6 @@ class StreamedDataset(IterableDataset[Sample]):
             # A script that ends without closing leaves no clips behind all the same.
             self._close_at_exit = weakref.finalize(self, session.close)
         return self._session
-
-    def _found_ranks(self) -> Ranks:
-        ranks = find_ranks(*self._asked_place, telemetry=self._telemetry)
-        if ranks.place.world_size > 1 and get_worker_info() is not None:
-            ranks.leave("it was asked for samples in a worker process")
-            raise ConfigError(
-                f"a worker of a DataLoader cannot stream for {ranks.place}: the ranks meet in the processes that train",
-                "set num_workers=0 in the DataLoader; it prefetches in the background by itself",
-            )
-        return ranks
 
     def _sample(self, session: StreamSession, ready: ReadySample) -> Sample:
         served = ready.served

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from reelstream.durable import force_to_disk
 from reelstream.errors import DiskError
 from reelstream.telemetry.evaluation import evaluation_lines, evaluation_report
 from reelstream.telemetry.events import EpochBooked
@@ -317,8 +318,4 @@ def _replace(path: Path, text: str) -> None:
         with contextlib.suppress(OSError):
             partial.unlink()
         raise
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    force_to_disk(path.parent)

@@ -35,6 +35,7 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from reelstream.cache.budget import BLOCK_BYTES, allocated_bytes
+from reelstream.durable import force_to_disk
 from reelstream.errors import DiskError, StateError
 from reelstream.train.extra import require_train_extra
 from reelstream.units import count, format_bytes
@@ -359,15 +360,6 @@ def _write_file(file: Path, data: bytes) -> None:
         opened.write(data)
         opened.flush()
         os.fsync(opened.fileno())
-
-
-def force_to_disk(path: Path) -> None:
-    """Return once a file's bytes, or a folder's names, are on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _size_on_disk(folder: Path) -> int:

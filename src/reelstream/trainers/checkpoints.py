@@ -14,7 +14,6 @@ without it, or with a file of another size, was cut short by a kill and is never
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 from collections.abc import Sequence
@@ -23,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from reelstream.cache.budget import BLOCK_BYTES, allocated_bytes
+from reelstream.durable import force_to_disk
 from reelstream.errors import StateError
 from reelstream.units import count
 
@@ -141,9 +141,9 @@ def seal(folder: Path, manifest: Manifest) -> None:
     """Make a checkpoint durable, and whole by its manifest, which is written last."""
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST)
     for path in files:
-        _force_to_disk(path)
+        force_to_disk(path)
     for path in {path.parent for path in files}:
-        _force_to_disk(path)
+        force_to_disk(path)
     contents = {
         "version": VERSION,
         "step": manifest.step,
@@ -153,10 +153,10 @@ def seal(folder: Path, manifest: Manifest) -> None:
     }
     partial = folder / f"{MANIFEST}.partial"
     partial.write_text(json.dumps(contents, indent=1), encoding="utf-8")
-    _force_to_disk(partial)
+    force_to_disk(partial)
     partial.replace(folder / MANIFEST)
-    _force_to_disk(folder)
-    _force_to_disk(folder.parent)
+    force_to_disk(folder)
+    force_to_disk(folder.parent)
 
 
 def superfluous(found: Survey, *, newest: int, limit: int, best: int | None) -> list[int]:
@@ -206,11 +206,3 @@ def _folders(output: Path) -> dict[int, Path]:
         return {}
     matches = ((_FOLDER.match(entry.name), entry) for entry in output.iterdir() if entry.is_dir())
     return {int(match.group(1)): entry for match, entry in matches if match}
-
-
-def _force_to_disk(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

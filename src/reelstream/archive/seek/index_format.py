@@ -20,6 +20,7 @@ import zstandard
 
 from reelstream.archive.seek.index import ArchiveIdentity, ArchiveIndex, IndexColumns, Verification
 from reelstream.archive.seek.seek_points import Places
+from reelstream.durable import force_to_disk
 from reelstream.errors import ArchiveError, DiskError
 from reelstream.types import Int64Array, UInt8Array
 
@@ -333,8 +334,4 @@ def _removed_at_failure(partial: Path) -> Iterator[None]:
 def _sync_folder(folder: Path) -> None:
     if os.name == "nt":  # folders cannot be opened there
         return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    force_to_disk(folder)

@@ -23,6 +23,7 @@ from pathlib import Path
 
 from reelstream.cache.budget import allocated_bytes, block_bytes_of
 from reelstream.cancel import Cancellation
+from reelstream.durable import force_to_disk
 from reelstream.errors import DiskError, HubError
 from reelstream.indexes.sources import RangedFile
 from reelstream.types import Archive, Repository
@@ -125,7 +126,7 @@ class FileDownload:
                     )
             os.fsync(descriptor)
             self._part.rename(self._target)
-            _force_to_disk(self._target.parent)
+            force_to_disk(self._target.parent)
 
     def _complete(self, descriptor: int, cancellation: Cancellation) -> bool:
         """Append what is missing; return whether the whole has the digest that the Hub names, or it names none."""
@@ -210,14 +211,6 @@ def _is_same(descriptor: int, path: Path) -> bool:
         return os.path.samestat(os.fstat(descriptor), path.stat())
     except FileNotFoundError:
         return False
-
-
-def _force_to_disk(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 @contextlib.contextmanager

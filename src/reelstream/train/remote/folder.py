@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from reelstream.cancel import Cancellation
+from reelstream.durable import force_to_disk
 from reelstream.train.checkpoints import (
     MANIFEST,
-    force_to_disk,
     partial_folder,
     step_folders,
     step_name,

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from reelstream.cancel import Cancellation
 from reelstream.clock import Clock, SystemClock
+from reelstream.durable import force_to_disk
 from reelstream.errors import BudgetTooSmallError, StateError
-from reelstream.train.checkpoints import force_to_disk, partial_folder, step_name, verified
+from reelstream.train.checkpoints import partial_folder, step_name, verified
 from reelstream.train.remote.copying import disk_errors
 from reelstream.train.remote.remote import Remote
 from reelstream.units import count, format_bytes, format_seconds
