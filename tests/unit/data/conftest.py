@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 
 from reelstream.hubserver import HubProcess
+from reelstream.prefetch.options import StreamOptions
 from reelstream.sampledata import SampleOptions, make_sample
 from reelstream.types import FrameSampling
 from unit.data.data_kit import Served
+from unit.data.ranks_in_threads import MakeOptions, small_stream
 
 _FRAMES = FrameSampling(fps=1.0, max_frames=2, size=32)
 
@@ -55,5 +57,15 @@ def options(tmp_path: Path) -> Callable[..., dict[str, Any]]:
             "decode_threads": 2,
             **changes,
         }
+
+    return make
+
+
+@pytest.fixture
+def stream(tmp_path: Path) -> MakeOptions:
+    """Options of a small stream in four lanes, the same for each rank; each `cache` is a folder of its own."""
+
+    def make(served: Served, cache: str = "cache", **changes: Any) -> Callable[[int], StreamOptions]:
+        return small_stream(served, tmp_path / cache, **changes)
 
     return make

@@ -5,12 +5,19 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from reelstream.data import StreamingVideoDataset
+from reelstream.prefetch.options import StreamOptions
 from reelstream.ranks import MemoryStore, RankPlace, StoreRanks
 from reelstream.telemetry import Telemetry
 from reelstream.testing import Recorder
+from reelstream.types import FrameSampling
+from unit.data.data_kit import Served
+
+MakeOptions = Callable[..., Callable[[int], StreamOptions]]
+"""Gives the options of each rank, for a served dataset."""
 
 
 @dataclass
@@ -74,3 +81,31 @@ def joined(outcomes: list[Outcome]) -> list[tuple[Any, ...]]:
     counts = {len(outcome.keys) for outcome in outcomes}
     assert len(counts) == 1, f"the ranks served {[len(outcome.keys) for outcome in outcomes]} samples"
     return [outcome.keys[row] for row in range(counts.pop()) for outcome in outcomes]
+
+
+def without_error(outcomes: list[Outcome]) -> list[Outcome]:
+    """Return the outcomes, once none of them is an error."""
+    for outcome in outcomes:
+        if outcome.error is not None:
+            raise outcome.error
+    return outcomes
+
+
+def small_stream(served: Served, cache_dir: Path, **changes: Any) -> Callable[[int], StreamOptions]:
+    """Options of a small stream in four lanes, the same for each rank."""
+    options = StreamOptions(
+        **{
+            "repo_id": served.repo_id,
+            "subsets": tuple(served.subsets),
+            "endpoint": served.endpoint,
+            "cache_dir": cache_dir,
+            "disk_budget": 8_000_000,
+            "cache_size": 8,
+            "frames": FrameSampling(fps=1.0, max_frames=2, size=32),
+            "decode_threads": 1,
+            "lanes": 4,
+            "tail": "repeat",
+            **changes,
+        }
+    )
+    return lambda rank: options

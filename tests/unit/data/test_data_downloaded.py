@@ -17,7 +17,7 @@ from reelstream.telemetry import Telemetry, events
 from reelstream.testing import Recorder
 from reelstream.types import FrameSampling
 from unit.data.data_kit import Served, assert_nothing_runs, contents, key, keys
-from unit.data.ranks_in_threads import Outcome, joined, run_ranks
+from unit.data.ranks_in_threads import Outcome, joined, run_ranks, without_error
 
 
 def options_of(served: Served, cache_dir: Path) -> StreamOptions:
@@ -51,10 +51,7 @@ def serve_two_epochs(dataset: StreamingVideoDataset, outcome: Outcome) -> None:
 
 def test_two_ranks_of_a_node_share_what_one_of_them_fetches(good: Served, tmp_path: Path) -> None:
     options = options_of(good, tmp_path / "downloaded")
-    outcomes = run_ranks(2, serve_two_epochs, lambda rank: options)
-    for outcome in outcomes:
-        if outcome.error is not None:
-            raise outcome.error
+    outcomes = without_error(run_ranks(2, serve_two_epochs, lambda rank: options))
     received = [archive_bytes_received(outcome.recorder) for outcome in outcomes]
     assert received == [total_bytes(good), 0]
     streamed = dataclasses.replace(options, streaming_mode=True, cache_dir=tmp_path / "streamed")

@@ -18,36 +18,8 @@ from reelstream.prefetch import spans
 from reelstream.prefetch.options import StreamOptions
 from reelstream.ranks import OneRank
 from reelstream.telemetry import Telemetry, events
-from reelstream.types import FrameSampling
 from unit.data.data_kit import Served, is_balanced, key
-from unit.data.ranks_in_threads import Outcome, joined, run_ranks
-
-MakeOptions = Callable[..., Callable[[int], StreamOptions]]
-
-
-@pytest.fixture
-def stream(tmp_path: Path) -> MakeOptions:
-    """Options of a small stream in four lanes, the same for each rank."""
-
-    def make(served: Served, cache: str = "cache", **changes: Any) -> Callable[[int], StreamOptions]:
-        options = StreamOptions(
-            **{
-                "repo_id": served.repo_id,
-                "subsets": tuple(served.subsets),
-                "endpoint": served.endpoint,
-                "cache_dir": tmp_path / cache,
-                "disk_budget": 8_000_000,
-                "cache_size": 8,
-                "frames": FrameSampling(fps=1.0, max_frames=2, size=32),
-                "decode_threads": 1,
-                "lanes": 4,
-                "tail": "repeat",
-                **changes,
-            }
-        )
-        return lambda rank: options
-
-    return make
+from unit.data.ranks_in_threads import MakeOptions, Outcome, joined, run_ranks, without_error
 
 
 def serve(num_epochs: int = 1, most: int | None = None) -> Callable[[StreamingVideoDataset, Outcome], None]:
@@ -71,13 +43,6 @@ def go_on(state: dict[str, Any], most: int | None = None) -> Callable[[Streaming
         rest(dataset, outcome)
 
     return work
-
-
-def without_error(outcomes: list[Outcome]) -> list[Outcome]:
-    for outcome in outcomes:
-        if outcome.error is not None:
-            raise outcome.error
-    return outcomes
 
 
 def merged(outcomes: list[Outcome]) -> dict[str, Any]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,49 +14,15 @@ from reelstream.data import StreamingVideoDataset, merge_states
 from reelstream.errors import ArchiveError, BudgetTooSmallError, RankLostError, RanksApartError, StateError
 from reelstream.prefetch.division import ClipDivision
 from reelstream.prefetch.learned import IndexKeeper
-from reelstream.prefetch.options import StreamOptions
-from reelstream.types import FrameSampling, Position
+from reelstream.types import Position
 from unit.data.data_kit import Served, key
-from unit.data.ranks_in_threads import Outcome, joined, run_ranks
+from unit.data.ranks_in_threads import MakeOptions, Outcome, joined, run_ranks, without_error
 
 pytestmark = pytest.mark.timeout(60)
-
-MakeOptions = Callable[..., Callable[[int], StreamOptions]]
-
-
-@pytest.fixture
-def stream(tmp_path: Path) -> MakeOptions:
-    """Options of a small stream in four lanes, the same for each rank."""
-
-    def make(served: Served, cache: str = "cache", **changes: Any) -> Callable[[int], StreamOptions]:
-        options = StreamOptions(
-            **{
-                "repo_id": served.repo_id,
-                "subsets": tuple(served.subsets),
-                "endpoint": served.endpoint,
-                "cache_dir": tmp_path / cache,
-                "disk_budget": 8_000_000,
-                "cache_size": 8,
-                "frames": FrameSampling(fps=1.0, max_frames=2, size=32),
-                "decode_threads": 1,
-                "lanes": 4,
-                **changes,
-            }
-        )
-        return lambda rank: options
-
-    return make
 
 
 def take(dataset: StreamingVideoDataset, outcome: Outcome, most: int | None = None) -> None:
     outcome.keys += [key(sample) for sample in itertools.islice(dataset, most)]
-
-
-def without_error(outcomes: list[Outcome]) -> list[Outcome]:
-    for outcome in outcomes:
-        if outcome.error is not None:
-            raise outcome.error
-    return outcomes
 
 
 def test_a_state_that_is_loaded_on_one_rank_only_is_told_on_all(good: Served, stream: MakeOptions) -> None:

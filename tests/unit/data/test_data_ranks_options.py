@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,32 +9,11 @@ import pytest
 
 from reelstream.data import StreamingVideoDataset
 from reelstream.prefetch import spans
-from reelstream.prefetch.options import StreamOptions
 from reelstream.telemetry import events
-from reelstream.types import FrameSampling
 from unit.data.data_kit import Served, is_balanced, key
-from unit.data.ranks_in_threads import Outcome, joined, run_ranks
+from unit.data.ranks_in_threads import Outcome, joined, run_ranks, small_stream, without_error
 
 pytestmark = pytest.mark.timeout(100)
-
-
-def options(served: Served, cache: Path, **changes: Any) -> Callable[[int], StreamOptions]:
-    made = StreamOptions(
-        **{
-            "repo_id": served.repo_id,
-            "subsets": tuple(served.subsets),
-            "endpoint": served.endpoint,
-            "cache_dir": cache,
-            "disk_budget": 8_000_000,
-            "cache_size": 8,
-            "frames": FrameSampling(fps=1.0, max_frames=2, size=32),
-            "decode_threads": 1,
-            "lanes": 4,
-            "tail": "repeat",
-            **changes,
-        }
-    )
-    return lambda rank: made
 
 
 @pytest.mark.parametrize(
@@ -65,10 +43,9 @@ def test_two_epochs_are_the_same_for_every_number_of_ranks(
 
     orders = []
     for world_size in (1, changes.get("lanes", 4)):
-        outcomes = run_ranks(world_size, work, options(good, tmp_path / str(world_size), **changes))
+        make_options = small_stream(good, tmp_path / str(world_size), **changes)
+        outcomes = without_error(run_ranks(world_size, work, make_options))
         for outcome in outcomes:
-            if outcome.error is not None:
-                raise outcome.error
             assert all(map(is_balanced, outcome.recorder.of(events.EpochBooked)))
         orders.append(joined(outcomes))
         if changes.get("streaming_mode", True):
