@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reelstream.cache.budget import DiskBudget
+from reelstream.durable import force_to_disk
 from reelstream.errors import BudgetTooSmallError, DiskError, StateError
 from reelstream.train import checkpoints as module
 from reelstream.train.checkpoints import CheckpointContents, CheckpointStore, load_newest, tensor_file_bytes
@@ -129,7 +130,7 @@ def moments_of(monkeypatch: pytest.MonkeyPatch, at: int) -> None:
 
         return run
 
-    monkeypatch.setattr(module, "force_to_disk", counted(module.force_to_disk))
+    monkeypatch.setattr(module, "force_to_disk", counted(force_to_disk))
     monkeypatch.setattr(module, "_write_file", counted(module._write_file))
     monkeypatch.setattr(Path, "rename", counted(Path.rename))
     # A killed process cleans nothing up.
